@@ -1,0 +1,21 @@
+//! pmx: a process manager for Linux. One thread, one epoll, decisions apart from syscalls.
+//!
+//! The map. Imports go down only, and `tests/house.rs` holds the code to the right-hand column:
+//!
+//! | module       | what it is for                                                      | may import |
+//! |--------------|---------------------------------------------------------------------|------------|
+//! | `time`       | points in time as plain numbers                                     | nothing |
+//! | `app`        | what the user declares: `App`, declaration files, units, commands   | time |
+//! | `cluster`    | sharing a port: listener keys, who gets the next connection         | time |
+//! | `node`       | Node's IPC and cluster wire formats, and the preload it runs        | time |
+//! | `protocol`   | the control protocol, shared by daemon and clients                  | app, time |
+//! | `supervisor` | the decisions: `handle(now, Input) -> Actions`                      | app, protocol, time |
+//! | `sys`        | the kernel; the only `unsafe`                                       | time |
+//! | `daemon`     | the shell around the decisions: the event loop                      | all of the above |
+//! | `load`       | the HTTP load generator                                             | sys, time |
+//! | `cli`        | parse, talk to the daemon, print                                    | app, protocol, load, sys, time |
+//! | `main`       | argv: daemon or cli                                                 | cli, daemon |
+
+#![warn(missing_docs)]
+
+pub mod time;

@@ -1,0 +1,3 @@
+//! argv decides: the daemon, or the command line.
+
+fn main() {}
