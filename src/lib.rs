@@ -18,4 +18,6 @@
 
 #![warn(missing_docs)]
 
+pub mod app;
+pub mod protocol;
 pub mod time;
