@@ -20,4 +20,5 @@
 
 pub mod app;
 pub mod protocol;
+pub mod supervisor;
 pub mod time;

@@ -1,0 +1,313 @@
+//! What clients may ask for: which processes are meant, and what is begun on each.
+
+use std::sync::Arc;
+
+use super::action::Action;
+use super::operation::{Goal, Settled};
+use super::process::{Desired, Process, State, same_app};
+use super::restart::Record;
+use super::{Command, Ending, OpId, ProcId, Supervisor};
+use crate::app::{App, Changes};
+use crate::protocol::{EventKind, Existing, Outcome, Scale};
+use crate::time::Mono;
+
+/// The most processes one daemon manages.
+pub const MAX_PROCESSES: usize = 100_000;
+
+impl Supervisor {
+    /// Begins a command. It is answered exactly once, now or when the last of its processes settles.
+    pub(super) fn command(&mut self, now: Mono, op: OpId, command: Command) {
+        let refused = match command {
+            _ if self.ending != Ending::No => Err("the daemon is shutting down".to_string()),
+            Command::Start(apps, existing) => self.start(now, op, apps, existing),
+            Command::Stop(targets) => self.stop(now, op, &targets, Desired::Down),
+            Command::Delete(targets) => self.stop(now, op, &targets, Desired::Gone),
+            Command::Restart(targets, changes) => self.restart(now, op, &targets, &changes),
+            Command::Reload(targets, changes, parallel) => self.reload(now, op, &targets, changes, parallel),
+            Command::Scale(name, to) => self.scale(now, op, &name, to),
+            Command::Reset(targets) => self.reset(op, &targets),
+            Command::Signal(targets, signal) => self.signal(op, &targets, signal),
+            Command::Shutdown => {
+                self.shut_down(now, op);
+                Ok(())
+            }
+        };
+        if let Err(reason) = refused {
+            self.actions.push_back(Action::Answer { op, outcome: Err(reason) });
+        }
+    }
+
+    /// The processes that `targets` mean. As in pm2: a name first, then a namespace, then an id.
+    pub fn select(&self, targets: &[String]) -> Result<Vec<ProcId>, String> {
+        let mut found = Vec::new();
+        for target in targets {
+            let ids: Vec<ProcId> = if target == "all" {
+                self.ids(|_| true)
+            } else {
+                let named = self.ids(|p| p.app.name == *target || p.app.command.script.0 == **target);
+                let spaced = if named.is_empty() { self.ids(|p| p.app.namespace == *target) } else { named };
+                match target.parse() {
+                    Ok(id) if spaced.is_empty() => self.ids(|p| p.id == ProcId(id)),
+                    _ => spaced,
+                }
+            };
+            if ids.is_empty() {
+                return Err(match target.as_str() {
+                    "all" => "no process found".to_string(),
+                    _ => format!("process or namespace {target} not found"),
+                });
+            }
+            found.extend(ids);
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn ids(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcId> {
+        // What is being deleted is not there any more for who asks.
+        self.processes.values().filter(|p| p.desired != Desired::Gone && wanted(p)).map(|p| p.id).collect()
+    }
+
+    fn start(
+        &mut self,
+        now: Mono,
+        op: OpId,
+        apps: Vec<(Arc<App>, u32)>,
+        existing: Existing,
+    ) -> Result<(), String> {
+        if existing == Existing::Refuse {
+            for (app, _) in &apps {
+                if let Some(p) = self.processes.values().find(|p| same_app(&p.app, app) && !p.is_down()) {
+                    return Err(format!(
+                        "start {}: it is already {} as id {} (-f starts one more)",
+                        app.name,
+                        p.status().word(),
+                        p.id.0
+                    ));
+                }
+            }
+        }
+        let wanted: usize = apps.iter().map(|(_, count)| *count as usize).sum();
+        if self.processes.len() + wanted > MAX_PROCESSES {
+            return Err(format!("start: more than {MAX_PROCESSES} processes"));
+        }
+        let mut targets = Vec::new();
+        for (app, count) in apps {
+            let present = match existing {
+                Existing::Force => Vec::new(),
+                Existing::Refuse => self.ids(|p| same_app(&p.app, &app)),
+                Existing::Restart => self.ids(|p| p.app.name == app.name && p.app.namespace == app.namespace),
+            };
+            for &id in &present {
+                self.redeclare(id, app.clone());
+            }
+            let missing = if present.is_empty() { count } else { 0 };
+            targets.extend(present);
+            targets.extend((0..missing).map(|_| self.add(app.clone())));
+        }
+        self.open(op, Goal::Up, &targets);
+        for id in targets {
+            self.restart_process(now, id, Some(op));
+        }
+        self.close_if_done(op);
+        Ok(())
+    }
+
+    /// Adds a process of `app`, down, with the lowest free instance number.
+    fn add(&mut self, app: Arc<App>) -> ProcId {
+        let taken: Vec<u32> =
+            self.processes.values().filter(|p| same_app(&p.app, &app)).map(|p| p.instance).collect();
+        let instance = (0..).find(|n| !taken.contains(n)).unwrap_or_default();
+        let id = ProcId(self.next_process);
+        self.next_process += 1;
+        let process = Process {
+            id,
+            app,
+            instance,
+            desired: Desired::Down,
+            state: State::Stopped,
+            beside: None,
+            record: Record::default(),
+            reason: None,
+        };
+        self.processes.insert(id, process);
+        self.publish(id, EventKind::Added, "");
+        id
+    }
+
+    /// Gives a process another declaration, which its next child runs. An app that nobody runs any
+    /// more lets go of its ports.
+    fn redeclare(&mut self, id: ProcId, app: Arc<App>) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut process.app, app);
+        if !self.processes.values().any(|p| same_app(&p.app, &old)) {
+            self.actions.push_back(Action::Release { app: old });
+        }
+    }
+
+    /// Stops what runs of a process and starts it anew, its counters of failure at zero.
+    pub(super) fn restart_process(&mut self, now: Mono, id: ProcId, by: Option<OpId>) {
+        self.settle(now, id, Settled::Restarting(by));
+        self.clear_beside(now, id, "a restart");
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.desired = Desired::Up;
+        process.record.unstable = 0;
+        process.record.backoff = crate::time::Millis(0);
+        process.reason = None;
+        match process.state {
+            State::Stopped | State::Errored | State::Waiting => self.start_child(now, id),
+            State::Launching { .. } | State::Online { .. } | State::Stopping(_) => {
+                self.stop_child(now, id, false);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Mono, op: OpId, targets: &[String], desired: Desired) -> Result<(), String> {
+        let targets = self.select(targets)?;
+        self.open(op, if desired == Desired::Gone { Goal::Gone } else { Goal::Down }, &targets);
+        for id in targets {
+            self.bring_down(now, id, desired, false);
+        }
+        self.close_if_done(op);
+        Ok(())
+    }
+
+    /// Begins to stop a process for good.
+    fn bring_down(&mut self, now: Mono, id: ProcId, desired: Desired, drain: bool) {
+        let by = if desired == Desired::Gone { "a delete" } else { "a stop" };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        // What is to be deleted stays to be deleted.
+        if process.desired != Desired::Gone {
+            process.desired = desired;
+        }
+        self.settle(now, id, Settled::Stopping(by));
+        self.clear_beside(now, id, by);
+        self.stop_child(now, id, drain);
+    }
+
+    fn restart(&mut self, now: Mono, op: OpId, targets: &[String], changes: &Changes) -> Result<(), String> {
+        let targets = self.select(targets)?;
+        if *changes != Changes::default() {
+            for &id in &targets {
+                let Some(process) = self.processes.get(&id) else { continue };
+                let mut app = process.app.clone();
+                changes.apply(Arc::make_mut(&mut app));
+                self.redeclare(id, app);
+            }
+        }
+        self.open(op, Goal::Up, &targets);
+        for id in targets {
+            self.restart_process(now, id, Some(op));
+        }
+        self.close_if_done(op);
+        Ok(())
+    }
+
+    fn reload(
+        &mut self,
+        now: Mono,
+        op: OpId,
+        targets: &[String],
+        changes: Box<Changes>,
+        parallel: u32,
+    ) -> Result<(), String> {
+        if changes.name.is_some() || changes.namespace.is_some() {
+            return Err("reload: the name and the namespace of an app cannot change while it serves".into());
+        }
+        let targets = self.select(targets)?;
+        for &id in &targets {
+            if self.is_being_replaced(id) {
+                let name = self.processes.get(&id).map_or("", |p| p.app.name.as_str());
+                return Err(format!("reload {name}({}): a reload of it is already under way", id.0));
+            }
+        }
+        self.open_reload(now, op, &targets, parallel, changes);
+        Ok(())
+    }
+
+    fn scale(&mut self, now: Mono, op: OpId, name: &str, to: Scale) -> Result<(), String> {
+        let mut ids = self.ids(|p| p.app.name == name && p.desired != Desired::Gone);
+        let Some(first) = ids.first().and_then(|id| self.processes.get(id)) else {
+            return Err(format!("scale {name}: no such app"));
+        };
+        let app = first.app.clone();
+        let have = ids.len() as u32;
+        let want = match to {
+            Scale::To(count) => count,
+            Scale::Add(more) => have.saturating_add(more),
+            Scale::Remove(fewer) => have.saturating_sub(fewer),
+        };
+        if want == 0 {
+            return Err(format!("scale {name}: at least one instance must stay (use stop or delete)"));
+        }
+        if want as usize > MAX_PROCESSES {
+            return Err(format!("scale {name}: more than {MAX_PROCESSES} processes"));
+        }
+        if want >= have {
+            let added: Vec<ProcId> = (have..want).map(|_| self.add(app.clone())).collect();
+            self.open(op, Goal::Up, &added);
+            for id in added {
+                self.restart_process(now, id, Some(op));
+            }
+        } else {
+            // The highest instances go, so that those that stay are numbered from 0 without a gap.
+            ids.sort_by_key(|id| self.processes.get(id).map_or(0, |p| p.instance));
+            let surplus = ids.split_off(want as usize);
+            self.open(op, Goal::Gone, &surplus);
+            for id in surplus {
+                self.bring_down(now, id, Desired::Gone, true);
+            }
+        }
+        self.close_if_done(op);
+        Ok(())
+    }
+
+    fn reset(&mut self, op: OpId, targets: &[String]) -> Result<(), String> {
+        let targets = self.select(targets)?;
+        for id in &targets {
+            if let Some(process) = self.processes.get_mut(id) {
+                process.record = Record::default();
+            }
+        }
+        self.answer_at_once(op, &targets);
+        Ok(())
+    }
+
+    fn signal(&mut self, op: OpId, targets: &[String], signal: i32) -> Result<(), String> {
+        let targets = self.select(targets)?;
+        for id in &targets {
+            if let Some(child) = self.processes.get(id).and_then(Process::child) {
+                self.actions.push_back(Action::Signal { child, signal });
+            }
+        }
+        self.answer_at_once(op, &targets);
+        Ok(())
+    }
+
+    fn answer_at_once(&mut self, op: OpId, targets: &[ProcId]) {
+        let outcomes = targets.iter().filter_map(|id| self.processes.get(id));
+        let outcomes =
+            outcomes.map(|p| Outcome { id: p.id.0, name: p.app.name.clone(), failure: None }).collect();
+        self.actions.push_back(Action::Answer { op, outcome: Ok(outcomes) });
+    }
+
+    fn shut_down(&mut self, now: Mono, op: OpId) {
+        let all: Vec<ProcId> = self.processes.keys().copied().collect();
+        self.open(op, Goal::Down, &all);
+        self.ending = Ending::Under(op);
+        for id in all {
+            self.bring_down(now, id, Desired::Down, false);
+        }
+        self.close_if_done(op);
+    }
+
+    /// Once everything is down, the daemon ends.
+    pub(super) fn finish_shutdown(&mut self) {
+        let Ending::Under(op) = self.ending else { return };
+        if !self.operations.contains_key(&op) && !self.processes.values().any(Process::is_alive) {
+            self.ending = Ending::Done;
+            self.actions.push_back(Action::Exit);
+        }
+    }
+}

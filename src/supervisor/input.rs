@@ -1,0 +1,90 @@
+//! What the supervisor is told: commands of clients and facts about children.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::{ChildId, OpId};
+use crate::app::{App, Changes};
+use crate::protocol::{Existing, Scale};
+
+/// A command or a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A client asks for something; it is answered once, under `op`.
+    Command {
+        /// Chosen by the shell, never reused.
+        op: OpId,
+        /// What is asked for.
+        command: Command,
+    },
+    /// The child executes its program.
+    Spawned {
+        /// Which one.
+        child: ChildId,
+    },
+    /// There is no child: it could not be started.
+    SpawnFailed {
+        /// The attempt.
+        child: ChildId,
+        /// One sentence.
+        reason: String,
+        /// The cause may pass by itself (no memory, too many processes).
+        transient: bool,
+    },
+    /// The child listens on a shared port.
+    Listening {
+        /// Which one.
+        child: ChildId,
+    },
+    /// The child said that it is ready.
+    Ready {
+        /// Which one.
+        child: ChildId,
+    },
+    /// The child closed its channel: its connections are finished.
+    Drained {
+        /// Which one.
+        child: ChildId,
+    },
+    /// The child is gone and was reaped; if it had been told to stop, its process group too.
+    Exited {
+        /// Which one.
+        child: ChildId,
+        /// How.
+        end: End,
+    },
+}
+
+/// How a child ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Its exit code, when it exited.
+    pub code: Option<i32>,
+    /// A sentence for people: `exit code 1`, `killed by SIGKILL`.
+    pub text: String,
+    /// The last lines it wrote.
+    pub last_lines: Vec<String>,
+}
+
+/// A command, with everything resolved that needs the outside world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Add apps, each with its number of instances, and start them.
+    Start(Vec<(Arc<App>, u32)>, Existing),
+    /// Stop and keep.
+    Stop(Vec<String>),
+    /// Stop and start.
+    Restart(Vec<String>, Box<Changes>),
+    /// Replace without a gap, so many slots at a time.
+    Reload(Vec<String>, Box<Changes>, u32),
+    /// Change the number of instances.
+    Scale(String, Scale),
+    /// Stop and forget.
+    Delete(Vec<String>),
+    /// Set counters to zero.
+    Reset(Vec<String>),
+    /// Send a signal to the current children.
+    Signal(Vec<String>, i32),
+    /// Stop all and end.
+    Shutdown,
+}

@@ -1,0 +1,218 @@
+//! One process: a slot of an app that is to be kept filled, and where it stands.
+//!
+//! ```text
+//!                    start                 ready               stop
+//!   Stopped/Errored ──────▶ Launching ───────────▶ Online ───────────▶ Stopping
+//!        ▲   ▲                │    ▲                  │                   │
+//!        │   └── budget spent ┤    │ back-off over    │ exit              │ exit
+//!        │                    ▼    │                  ▼                   │
+//!        │        exit ───▶ Waiting ◀──────── wanted up, delay            │
+//!        └──────────────────────────────────────────────── wanted down ───┘
+//! ```
+//!
+//! Beside its current child a process may have one more: the candidate of a reload on its way in, or the
+//! child that it replaced on its way out. Never both, so never more than two.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::restart::Record;
+use super::{ChildId, ProcId};
+use crate::app::{App, Mode};
+use crate::protocol::Status;
+use crate::time::{Millis, Mono};
+
+/// What the user wants of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Desired {
+    /// Running.
+    Up,
+    /// Not running.
+    Down,
+    /// Not running, and forgotten.
+    Gone,
+}
+
+/// Where the current child stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum State {
+    /// There is none, and none is due.
+    Stopped,
+    /// It was spawned and is not ready.
+    Launching {
+        /// The child.
+        child: ChildId,
+        /// When it was spawned.
+        since: Mono,
+        /// Its time to become ready is over; whoever asked was told so.
+        overdue: bool,
+    },
+    /// It serves.
+    Online {
+        /// The child.
+        child: ChildId,
+        /// When it was spawned.
+        since: Mono,
+        /// It listens on a port that its app shares.
+        listening: bool,
+    },
+    /// It shall end.
+    Stopping(Leaving),
+    /// It ended; the next one starts when the timer fires.
+    Waiting,
+    /// It ended too often, or cannot be started at all.
+    Errored,
+}
+
+/// A child on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The child.
+    pub child: ChildId,
+    /// How far it was pushed.
+    pub phase: Phase,
+}
+
+/// How far a leaving child was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// It finishes its connections.
+    Draining,
+    /// It got its stop signal.
+    Stopping,
+    /// It got SIGKILL.
+    Killed,
+}
+
+/// The child beside the current one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Beside {
+    /// On its way in.
+    Candidate {
+        /// The child.
+        child: ChildId,
+        /// When it was spawned.
+        since: Mono,
+        /// What it runs: it becomes the process's app when the candidate takes over.
+        app: Arc<App>,
+        /// It is ready and must stay alive a little.
+        baking: bool,
+        /// It listens on a port that its app shares.
+        listening: bool,
+    },
+    /// A candidate that failed, on its way out.
+    Rejected {
+        /// The child.
+        leaving: Leaving,
+        /// Why.
+        reason: String,
+    },
+    /// The child that was replaced, on its way out.
+    Retiring(Leaving),
+}
+
+impl Beside {
+    /// The child it is about.
+    pub fn child(&self) -> ChildId {
+        match self {
+            Beside::Candidate { child, .. } => *child,
+            Beside::Rejected { leaving, .. } | Beside::Retiring(leaving) => leaving.child,
+        }
+    }
+}
+
+/// One slot of an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// The id that people see.
+    pub id: ProcId,
+    /// What it runs.
+    pub app: Arc<App>,
+    /// Its place among the instances of its app, from 0.
+    pub instance: u32,
+    /// What is wanted.
+    pub desired: Desired,
+    /// What is.
+    pub state: State,
+    /// The second child, if there is one.
+    pub beside: Option<Beside>,
+    /// How it has fared.
+    pub record: Record,
+    /// Why it is not online, when there is something to say.
+    pub reason: Option<String>,
+}
+
+/// When a child counts as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// As soon as it executes.
+    Spawned,
+    /// When it listens.
+    Listening,
+    /// When it says so.
+    Message,
+}
+
+impl Process {
+    /// The current child.
+    pub fn child(&self) -> Option<ChildId> {
+        match self.state {
+            State::Launching { child, .. } | State::Online { child, .. } => Some(child),
+            State::Stopping(leaving) => Some(leaving.child),
+            State::Stopped | State::Waiting | State::Errored => None,
+        }
+    }
+
+    /// Whether a child of it lives, whatever its part.
+    pub fn is_alive(&self) -> bool {
+        self.child().is_some() || self.beside.is_some()
+    }
+
+    /// Nothing lives and nothing is due.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Errored) && self.beside.is_none()
+    }
+
+    /// When the first child of a start counts as ready.
+    pub fn readiness(app: &App) -> Readiness {
+        if app.wait_ready {
+            Readiness::Message
+        } else if app.mode == Mode::Cluster && app.may_cluster() {
+            Readiness::Listening
+        } else {
+            Readiness::Spawned
+        }
+    }
+
+    /// pm2's word for it.
+    pub fn status(&self) -> Status {
+        match self.state {
+            State::Stopped if self.beside.is_some() => Status::Stopping,
+            State::Stopped => Status::Stopped,
+            State::Launching { .. } => Status::Launching,
+            State::Online { .. } => Status::Online,
+            State::Stopping(_) => Status::Stopping,
+            State::Waiting => Status::Waiting,
+            State::Errored => Status::Errored,
+        }
+    }
+
+    /// When the current child was spawned, and how long ago that is.
+    pub fn uptime(&self, now: Mono) -> Option<Millis> {
+        match self.state {
+            State::Launching { since, .. } | State::Online { since, .. } => Some(now.since(since)),
+            _ => None,
+        }
+    }
+
+    /// Whether `other` is an instance of the same app: they share listeners and instance numbers.
+    pub fn is_sibling_of(&self, other: &App) -> bool {
+        same_app(&self.app, other)
+    }
+}
+
+/// Whether two declarations are of one app.
+pub fn same_app(a: &App, b: &App) -> bool {
+    a.name == b.name && a.namespace == b.namespace && a.command.script == b.command.script
+}

@@ -1,0 +1,206 @@
+//! A reload is a transaction: new child → ready → alive for a bake time → only then does it take
+//! over, and the old one drains. If the new one fails, the old one never noticed.
+
+use std::sync::Arc;
+
+use super::action::Action;
+use super::operation::{Settled, failure};
+use super::process::{Beside, Leaving, Phase, Process, Readiness, State};
+use super::{ChildId, End, OpId, ProcId, Supervisor, TimerKey};
+use crate::app::{App, Changes, Mode};
+use crate::protocol::{EventKind, Failure};
+use crate::time::Mono;
+
+impl Supervisor {
+    /// Begins to replace the child of one process. Where nothing serves, or the program shares no
+    /// port, two at a time would gain nothing or collide: it is restarted.
+    pub(super) fn begin_replacement(&mut self, now: Mono, op: OpId, id: ProcId, changes: &Changes) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let mut app = process.app.clone();
+        if *changes != Changes::default() {
+            changes.apply(Arc::make_mut(&mut app));
+        }
+        let clustered = app.mode == Mode::Cluster && app.may_cluster();
+        let serves = matches!(process.state, State::Online { listening, .. } if listening || clustered);
+        if process.beside.is_some() {
+            self.settle(now, id, Settled::NotReplaced(failure("its previous child is still on its way out")));
+        } else if serves {
+            self.spawn_candidate(now, id, app);
+        } else {
+            process.app = app;
+            self.restart_process(now, id, Some(op));
+        }
+    }
+
+    fn spawn_candidate(&mut self, now: Mono, id: ProcId, app: Arc<App>) {
+        let child = self.new_child(id);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        self.timers.arm(TimerKey::Replacement(id), now + app.listen_timeout);
+        let spawn =
+            Action::Spawn { child, process: id, app: app.clone(), instance: process.instance, hold: true };
+        process.beside = Some(Beside::Candidate { child, since: now, app, baking: false, listening: false });
+        self.actions.push_back(spawn);
+    }
+
+    /// What the candidate must do before it counts as ready: as much as the old child did.
+    fn candidate_readiness(process: &Process, app: &App) -> Readiness {
+        match process.state {
+            _ if app.wait_ready => Readiness::Message,
+            State::Online { listening: true, .. } => Readiness::Listening,
+            _ => Readiness::Spawned,
+        }
+    }
+
+    /// The candidate executes its program.
+    pub(super) fn candidate_spawned(&mut self, now: Mono, id: ProcId) {
+        self.candidate_progress(now, id, Readiness::Spawned);
+    }
+
+    /// The candidate reached something; if it is what was waited for, it bakes.
+    pub(super) fn candidate_progress(&mut self, now: Mono, id: ProcId, reached: Readiness) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(Beside::Candidate { app, baking: false, .. }) = &process.beside else { return };
+        if Self::candidate_readiness(process, app) != reached {
+            return;
+        }
+        let due = now + app.bake_time;
+        if let Some(process) = self.processes.get_mut(&id)
+            && let Some(Beside::Candidate { baking, .. }) = &mut process.beside
+        {
+            *baking = true;
+            self.timers.arm(TimerKey::Replacement(id), due);
+        }
+    }
+
+    /// The candidate's time is over: it has baked, or it was too slow.
+    pub(super) fn replacement_due(&mut self, now: Mono, id: ProcId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(Beside::Candidate { baking, app, listening, since, .. }) = &process.beside else { return };
+        let awaited = Self::candidate_readiness(process, app);
+        if *baking && awaited == Readiness::Listening && !*listening {
+            // The old child began to listen only now, so the new one has to as well.
+            return self.bake_again(id, *since + app.listen_timeout);
+        }
+        if *baking {
+            return self.take_over(now, id);
+        }
+        let what = match awaited {
+            Readiness::Spawned => "was not started",
+            Readiness::Listening => "does not listen",
+            Readiness::Message => "was not ready",
+        };
+        let reason = format!("the new child {what} within {} ms", app.listen_timeout.0);
+        self.reject_candidate(now, id, reason);
+    }
+
+    fn bake_again(&mut self, id: ProcId, due: Mono) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && let Some(Beside::Candidate { baking, .. }) = &mut process.beside
+        {
+            *baking = false;
+            self.timers.arm(TimerKey::Replacement(id), due);
+        }
+    }
+
+    /// The candidate becomes the current child, and the old one drains.
+    fn take_over(&mut self, now: Mono, id: ProcId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(Beside::Candidate { child, since, app, listening, .. }) = process.beside.take() else {
+            return;
+        };
+        self.timers.cancel(TimerKey::Replacement(id));
+        let old = process.child();
+        let old_listens = matches!(process.state, State::Online { listening: true, .. });
+        let drain_timeout = process.app.drain_timeout;
+        let (signal, patience) = (process.app.stop_signal, process.app.kill_timeout);
+        process.app = app;
+        process.state = State::Online { child, since, listening };
+        process.record = super::Record { restarts: process.record.restarts + 1, ..Default::default() };
+        process.reason = None;
+        self.actions.push_back(Action::Promote { child });
+        self.publish(id, EventKind::Online, "replaced");
+        let Some(old) = old else { return self.settle(now, id, Settled::Replaced) };
+        let phase = if old_listens {
+            self.timers.arm(TimerKey::Drain(old), now + drain_timeout);
+            self.actions.push_back(Action::Drain { child: old });
+            Phase::Draining
+        } else {
+            self.send_stop(now, old, signal, patience)
+        };
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.beside = Some(Beside::Retiring(Leaving { child: old, phase }));
+        }
+    }
+
+    /// The current child died while a candidate is on its way in: that is its replacement. Says
+    /// whether there was one.
+    pub(super) fn candidate_takes_over(&mut self, now: Mono, id: ProcId) -> bool {
+        let Some(process) = self.processes.get_mut(&id) else { return false };
+        if !matches!(process.beside, Some(Beside::Candidate { .. })) {
+            return false;
+        }
+        let Some(Beside::Candidate { child, since, app, baking, listening }) = process.beside.take() else {
+            return false;
+        };
+        process.record.restarts += 1;
+        process.state = if baking {
+            State::Online { child, since, listening }
+        } else {
+            State::Launching { child, since, overdue: false }
+        };
+        let due = now + app.listen_timeout;
+        process.app = app;
+        self.timers.cancel(TimerKey::Replacement(id));
+        self.actions.push_back(Action::Promote { child });
+        if baking {
+            self.publish(id, EventKind::Online, "replaced");
+            self.settle(now, id, Settled::Replaced);
+        } else {
+            self.timers.arm(TimerKey::Launch(id), due);
+        }
+        true
+    }
+
+    /// The candidate died, or could not even be started.
+    pub(super) fn candidate_ended(&mut self, now: Mono, id: ProcId, end: &End) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(Beside::Candidate { baking, .. }) = process.beside.take() else { return };
+        self.timers.cancel(TimerKey::Replacement(id));
+        let when = if baking { "right after it was ready" } else { "before it was ready" };
+        let reason = format!("the new child ended {when}: {}", end.text);
+        self.reload_failed(now, id, Failure { reason, last_lines: end.last_lines.clone() });
+    }
+
+    /// Gives a candidate up. Whoever waits learns it when the candidate is gone.
+    pub(super) fn reject_candidate(&mut self, now: Mono, id: ProcId, reason: String) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(Beside::Candidate { child, app, .. }) = process.beside.take() else { return };
+        self.timers.cancel(TimerKey::Replacement(id));
+        let phase = self.send_stop(now, child, app.stop_signal, app.kill_timeout);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.beside = Some(Beside::Rejected { leaving: Leaving { child, phase }, reason });
+        }
+    }
+
+    /// The old child, if it still lives, serves on.
+    pub(super) fn reload_failed(&mut self, now: Mono, id: ProcId, why: Failure) {
+        self.publish(id, EventKind::ReloadFailed, why.reason.as_str());
+        self.settle(now, id, Settled::NotReplaced(why));
+    }
+
+    /// Hurries a leaving second child along, and gives a candidate up.
+    pub(super) fn clear_beside(&mut self, now: Mono, id: ProcId, why: &str) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let hurried: Option<ChildId> = match &process.beside {
+            Some(Beside::Retiring(leaving)) => Some(leaving.child),
+            Some(Beside::Candidate { .. }) => {
+                self.reject_candidate(now, id, format!("given up: {why} was asked for meanwhile"));
+                None
+            }
+            Some(Beside::Rejected { .. }) | None => None,
+        };
+        if let Some(child) = hurried {
+            self.drained(now, child);
+        }
+    }
+}

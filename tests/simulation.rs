@@ -1,0 +1,508 @@
+//! The supervisor in a virtual world: seeded random commands, children with random manners, a clock that
+//! jumps from event to event. After each step the invariants of the design are checked.
+//!
+//! `PMX_SIM_SEEDS` (how many) and `PMX_SIM_SEED` (the first) widen or repeat a run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use pmx::app::{App, Changes, Mode, RestartPolicy, Runtime, Text};
+use pmx::protocol::{Existing, Scale};
+use pmx::supervisor::{
+    Action, BACKOFF_CAP, Beside, ChildId, Command, Desired, End, Input, OpId, Phase, ProcId, STUCK, State,
+    Supervisor, TimerKey,
+};
+use pmx::time::{Millis, Mono};
+
+const STEPS_PER_SEED: u32 = 5_000;
+const SEEDS: u64 = 220;
+
+/// splitmix64: small, seeded, good enough to wander.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// True in `percent` of all cases.
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// A living child of the virtual world.
+#[derive(Debug)]
+struct Child {
+    process: ProcId,
+    born: Mono,
+    listening: bool,
+    ready_at: Option<Mono>,
+    told_to_stop: bool,
+    killed: bool,
+}
+
+/// What the world has in store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Listens(ChildId),
+    SaysReady(ChildId),
+    Drains(ChildId),
+    Dies(ChildId, i32),
+}
+
+/// What happened, for the report of a failure.
+#[derive(Debug)]
+#[allow(dead_code, reason = "read by Debug only")]
+enum Note {
+    In(Input),
+    Out(Action),
+    Timers,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    now: Mono,
+    supervisor: Supervisor,
+    children: BTreeMap<ChildId, Child>,
+    fates: BTreeSet<(Mono, u64, Fate)>,
+    next_fate: u64,
+    next_op: u64,
+    unanswered: BTreeSet<OpId>,
+    /// Unstable ends in a row, counted from outside.
+    unstable: BTreeMap<ProcId, u32>,
+    exited: bool,
+    log: VecDeque<(Mono, Note)>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        World {
+            seed,
+            random: Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0xabcd),
+            now: Mono(1_000),
+            supervisor: Supervisor::default(),
+            children: BTreeMap::new(),
+            fates: BTreeSet::new(),
+            next_fate: 0,
+            next_op: 0,
+            unanswered: BTreeSet::new(),
+            unstable: BTreeMap::new(),
+            exited: false,
+            log: VecDeque::new(),
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        if self.log.len() >= 60 {
+            self.log.pop_front();
+        }
+        self.log.push_back((self.now, note));
+    }
+
+    #[track_caller]
+    fn require(&self, condition: bool, what: impl Fn() -> String) {
+        if condition {
+            return;
+        }
+        let line = |(at, note): &(Mono, Note)| {
+            format!("{:>8} {note:?}", at.0).chars().take(160).chain(['\n']).collect::<String>()
+        };
+        panic!("seed {}: {}\n{}", self.seed, what(), self.log.iter().map(line).collect::<String>());
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.note(Note::In(input.clone()));
+        self.supervisor.handle(self.now, input);
+    }
+
+    fn schedule(&mut self, after: u64, fate: Fate) {
+        self.fates.insert((self.now + Millis(after), self.next_fate, fate));
+        self.next_fate += 1;
+    }
+
+    fn random_app(&mut self) -> App {
+        let random = &mut self.random;
+        let name = random.pick(&["api", "web", "job"]);
+        let mut app = App { name: name.to_string(), ..App::default() };
+        app.command.script = Text::from(&format!("/srv/{name}.js"));
+        app.command.runtime = random.pick(&[Runtime::Node, Runtime::Node, Runtime::Other]);
+        app.mode = random.pick(&[Mode::Auto, Mode::Cluster, Mode::Cluster, Mode::Fork]);
+        app.wait_ready = random.chance(20);
+        app.restart = RestartPolicy {
+            autorestart: !random.chance(10),
+            stop_exit_codes: if random.chance(20) { vec![0] } else { Vec::new() },
+            max_restarts: random.pick(&[1, 3, 16]),
+            restart_delay: Millis(random.pick(&[0, 0, 200])),
+            exp_backoff: Millis(random.pick(&[0, 100, 20_000])),
+            ..RestartPolicy::default()
+        };
+        app
+    }
+
+    fn random_target(&mut self) -> String {
+        let id = self.random.below(8).to_string();
+        let words = ["all", "api", "web", "job", "default", "nothing"];
+        if self.random.chance(50) { id } else { self.random.pick(&words).to_string() }
+    }
+
+    fn random_command(&mut self) {
+        let targets = vec![self.random_target()];
+        let command = match self.random.below(16) {
+            0..=3 => {
+                let app = Arc::new(self.random_app());
+                let count = 1 + self.random.below(3) as u32;
+                let existing = self.random.pick(&[Existing::Refuse, Existing::Force, Existing::Restart]);
+                let existing = if self.children.len() > 12 { Existing::Restart } else { existing };
+                Command::Start(vec![(app, count)], existing)
+            }
+            4..=5 => Command::Stop(targets),
+            6..=7 => Command::Restart(targets, Box::default()),
+            8..=11 => {
+                let mut changes = Changes::default();
+                if self.random.chance(20) {
+                    changes.wait_ready = Some(self.random.chance(50));
+                }
+                Command::Reload(targets, Box::new(changes), 1 + self.random.below(3) as u32)
+            }
+            12 => {
+                let to = match self.random.below(3) {
+                    0 => Scale::To(self.random.below(5) as u32),
+                    1 => Scale::Add(1),
+                    _ => Scale::Remove(1),
+                };
+                Command::Scale(targets[0].clone(), to)
+            }
+            13 => Command::Delete(targets),
+            14 => Command::Reset(targets),
+            _ => Command::Signal(targets, 10),
+        };
+        self.command(command);
+    }
+
+    fn command(&mut self, command: Command) {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        self.unanswered.insert(op);
+        // From outside a restart of any kind begins a new count of unstable ends.
+        self.tell(Input::Command { op, command });
+        for process in self.supervisor.processes() {
+            if process.record.unstable == 0 {
+                self.unstable.remove(&process.id);
+            }
+        }
+    }
+
+    /// Performs what the supervisor wants; `all`: to the end, else perhaps only a part.
+    fn perform(&mut self, all: bool) {
+        while all || !self.random.chance(20) {
+            let Some(action) = self.supervisor.next_action() else { return };
+            self.note(Note::Out(action.clone()));
+            match action {
+                Action::Spawn { child, process, app, .. } => self.spawn(child, process, &app),
+                Action::Drain { child } => {
+                    self.check_replacement(child);
+                    if self.children.contains_key(&child) && !self.random.chance(20) {
+                        let after = self.random.below(3_000);
+                        self.schedule(after, Fate::Drains(child));
+                        if self.random.chance(50) {
+                            self.schedule(after + 1, Fate::Dies(child, 0));
+                        }
+                    }
+                }
+                Action::Stop { child, .. } => {
+                    self.check_replacement(child);
+                    if let Some(living) = self.children.get_mut(&child) {
+                        living.told_to_stop = true;
+                        if !self.random.chance(20) {
+                            let after = self.random.below(1_000);
+                            self.schedule(after, Fate::Dies(child, 0));
+                        }
+                    }
+                }
+                Action::Kill { child } => {
+                    let told = self.children.get(&child).is_none_or(|c| c.told_to_stop);
+                    self.require(told, || format!("{child:?} was killed without a stop signal before"));
+                    let after = if self.random.chance(3) { 7_000 } else { self.random.below(5) };
+                    self.schedule(after, Fate::Dies(child, -9));
+                    if let Some(living) = self.children.get_mut(&child) {
+                        living.killed = true;
+                    }
+                }
+                Action::Answer { op, .. } => {
+                    let known = self.unanswered.remove(&op);
+                    self.require(known, || format!("{op:?} was answered twice, or never asked"));
+                }
+                Action::Exit => {
+                    self.require(self.children.is_empty(), || "the daemon ended before its children".into());
+                    self.exited = true;
+                }
+                Action::Forget { process } => {
+                    self.unstable.remove(&process);
+                    let alive = self.children.values().any(|c| c.process == process);
+                    self.require(!alive, || format!("{process:?} was forgotten with a living child"));
+                }
+                Action::Promote { .. }
+                | Action::Signal { .. }
+                | Action::Publish { .. }
+                | Action::Release { .. }
+                | Action::Progress { .. } => {}
+            }
+        }
+    }
+
+    fn spawn(&mut self, child: ChildId, process: ProcId, app: &App) {
+        if self.random.chance(4) {
+            let transient = self.random.chance(50);
+            return self.tell(Input::SpawnFailed { child, reason: "no such file".into(), transient });
+        }
+        let living = Child {
+            process,
+            born: self.now,
+            listening: false,
+            ready_at: None,
+            told_to_stop: false,
+            killed: false,
+        };
+        self.children.insert(child, living);
+        if app.command.runtime == Runtime::Node && app.mode != Mode::Fork && !self.random.chance(15) {
+            let after = self.random.below(3_300);
+            self.schedule(after, Fate::Listens(child));
+        }
+        if app.wait_ready && !self.random.chance(15) {
+            let after = self.random.below(3_300);
+            self.schedule(after, Fate::SaysReady(child));
+        }
+        let life = match self.random.below(10) {
+            0..=1 => Some(self.random.below(900)),
+            2 => Some(1_000 + self.random.below(5_000)),
+            3 => Some(40_000),
+            _ => None,
+        };
+        if let Some(life) = life {
+            let code = self.random.pick(&[0, 1, -9]);
+            self.schedule(life, Fate::Dies(child, code));
+        }
+        self.tell(Input::Spawned { child });
+    }
+
+    /// A child that a reload replaces may only be told to leave when the new one has proved itself.
+    fn check_replacement(&self, child: ChildId) {
+        let Some(owner) = self.supervisor.owner(child) else { return };
+        let Some(process) = self.supervisor.process(owner) else { return };
+        if !matches!(&process.beside, Some(Beside::Retiring(leaving)) if leaving.child == child && leaving.phase == Phase::Draining)
+        {
+            return;
+        }
+        let State::Online { child: new, .. } = process.state else { return };
+        let old_served = self.children.get(&child).is_some_and(|c| c.listening);
+        let proved = self.children.get(&new).is_some_and(|c| {
+            !old_served || c.ready_at.is_some_and(|at| self.now.since(at) >= process.app.bake_time)
+        });
+        self.require(proved, || format!("{child:?} was drained for {new:?}, which has not proved itself"));
+    }
+
+    fn happen(&mut self, fate: Fate) {
+        match fate {
+            Fate::Listens(child) => {
+                let now = self.now;
+                let Some(living) = self.children.get_mut(&child) else { return };
+                living.listening = true;
+                living.ready_at = living.ready_at.or(Some(now));
+                self.tell(Input::Listening { child });
+            }
+            Fate::SaysReady(child) => {
+                let now = self.now;
+                let Some(living) = self.children.get_mut(&child) else { return };
+                living.ready_at = living.ready_at.or(Some(now));
+                self.tell(Input::Ready { child });
+            }
+            Fate::Drains(child) => {
+                if self.children.contains_key(&child) {
+                    self.tell(Input::Drained { child });
+                }
+            }
+            Fate::Dies(child, code) => {
+                let Some(dead) = self.children.remove(&child) else { return };
+                self.count_end(child, &dead);
+                let code = (code >= 0).then_some(code);
+                let end = End { code, text: format!("exit {code:?}"), last_lines: Vec::new() };
+                self.tell(Input::Exited { child, end });
+            }
+        }
+    }
+
+    /// Counts unstable ends of current children that nobody asked for.
+    fn count_end(&mut self, child: ChildId, dead: &Child) {
+        let Some(process) = self.supervisor.process(dead.process) else { return };
+        let current = matches!(process.state,
+            State::Launching { child: c, .. } | State::Online { child: c, .. } if c == child);
+        if !current || matches!(process.beside, Some(Beside::Candidate { .. })) {
+            return;
+        }
+        if self.now.since(dead.born) < process.app.restart.min_uptime {
+            *self.unstable.entry(dead.process).or_default() += 1;
+        } else {
+            self.unstable.remove(&dead.process);
+        }
+    }
+
+    /// What must hold whenever nothing is left to perform.
+    fn check(&self) {
+        let mut expected = BTreeSet::new();
+        for process in self.supervisor.processes() {
+            let id = process.id;
+            let living: BTreeSet<ChildId> =
+                self.children.iter().filter(|(_, c)| c.process == id).map(|(child, _)| *child).collect();
+            let known: BTreeSet<ChildId> =
+                process.child().into_iter().chain(process.beside.as_ref().map(Beside::child)).collect();
+            self.require(living == known, || format!("{id:?}: {living:?} live, {known:?} are known"));
+            let limit = if process.beside.is_some() { 2 } else { 1 };
+            self.require(living.len() <= limit, || format!("{id:?} has {} children", living.len()));
+            if process.desired != Desired::Up {
+                let down = matches!(process.state, State::Stopped | State::Errored | State::Stopping(_));
+                self.require(down, || format!("{id:?} is wanted down and is {:?}", process.state));
+            }
+            let leaving = |phase: Phase, child| match phase {
+                Phase::Draining => TimerKey::Drain(child),
+                Phase::Stopping | Phase::Killed => TimerKey::Kill(child),
+            };
+            match &process.state {
+                State::Launching { overdue: false, .. } => {
+                    expected.insert(TimerKey::Launch(id));
+                }
+                State::Waiting => {
+                    expected.insert(TimerKey::Restart(id));
+                }
+                State::Stopping(l) => {
+                    expected.insert(leaving(l.phase, l.child));
+                }
+                State::Launching { .. } | State::Stopped | State::Online { .. } | State::Errored => {}
+            }
+            match &process.beside {
+                Some(Beside::Candidate { .. }) => {
+                    expected.insert(TimerKey::Replacement(id));
+                }
+                Some(Beside::Rejected { leaving: l, .. } | Beside::Retiring(l)) => {
+                    expected.insert(leaving(l.phase, l.child));
+                }
+                None => {}
+            }
+            if let Some(due) = self.supervisor.timers().deadline(TimerKey::Restart(id)) {
+                let cap = BACKOFF_CAP.max(process.app.restart.restart_delay);
+                self.require(due <= self.now + cap, || format!("{id:?} waits longer than the cap"));
+            }
+            let counted = self.unstable.get(&id).copied().unwrap_or(0);
+            // A reload may begin a new count at any time, which the world does not see.
+            let unstable = process.record.unstable;
+            self.require(unstable <= counted, || {
+                format!("{id:?} counts {unstable} unstable ends, there were {counted}")
+            });
+            let budget = process.app.restart.max_restarts;
+            let spent = process.state == State::Errored
+                && process.reason.as_ref().is_some_and(|r| r.contains("too many"));
+            // `reset` clears the counter of what was given up.
+            self.require(!spent || unstable == budget || unstable == 0, || {
+                format!("{id:?} was given up after {unstable} of {budget}")
+            });
+            let trying = matches!(process.state, State::Launching { .. } | State::Waiting);
+            let autorestart = process.app.restart.autorestart;
+            self.require(!trying || !autorestart || unstable < budget, || {
+                format!("{id:?} goes on after {unstable} of {budget}")
+            });
+        }
+        let armed: BTreeSet<TimerKey> = self.supervisor.timers().keys().collect();
+        self.require(armed == expected, || format!("armed: {armed:?}\nneeded: {expected:?}"));
+        self.require(self.supervisor.operations() == self.unanswered.len(), || {
+            format!("{} operations for {:?}", self.supervisor.operations(), self.unanswered)
+        });
+    }
+
+    /// The state survives being written down and read again.
+    fn rebirth(&mut self) {
+        let text = serde_json::to_string(&self.supervisor).expect("the state can be written");
+        let again: Supervisor = serde_json::from_str(&text).expect("the state can be read");
+        self.require(again == self.supervisor, || "the state changed on its way through JSON".into());
+        self.supervisor = again;
+    }
+
+    /// Lets time go on to the next thing that happens.
+    fn advance(&mut self) -> bool {
+        let fate = self.fates.first().map(|(at, ..)| *at);
+        let timer = self.supervisor.next_deadline();
+        let Some(next) = fate.into_iter().chain(timer).min() else { return false };
+        self.now = self.now.max(next);
+        // At the same instant either may come first, as in the real loop.
+        if fate.is_some_and(|at| at <= self.now)
+            && (timer.is_none_or(|at| at > self.now) || self.random.chance(50))
+        {
+            if let Some((_, _, fate)) = self.fates.pop_first() {
+                self.happen(fate);
+            }
+        } else {
+            self.note(Note::Timers);
+            self.supervisor.handle_timers(self.now);
+        }
+        true
+    }
+
+    fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            if self.random.chance(12) || !self.advance() {
+                self.random_command();
+            }
+            let all = self.random.chance(90);
+            self.perform(all);
+            if all {
+                self.check();
+                if self.random.chance(2) {
+                    self.rebirth();
+                }
+            }
+        }
+        self.perform(true);
+        self.command(Command::Shutdown);
+        self.perform(true);
+        self.check();
+        let begun = self.now;
+        while !self.exited {
+            // Only a child that the kernel holds may take longer than a kill timeout.
+            let held = self.children.values().any(|c| c.killed);
+            let more = self.advance();
+            self.require(more, || "nothing will happen any more, and the daemon has not ended".into());
+            self.perform(true);
+            let longest = if held { Millis(1_600 + 2 * STUCK.0) } else { Millis(1_600) };
+            self.require(self.now.since(begun) <= Millis(longest.0 + 10), || {
+                "the shutdown takes too long".into()
+            });
+        }
+        self.require(self.unanswered.is_empty(), || format!("never answered: {:?}", self.unanswered));
+        self.require(self.supervisor.next_deadline().is_none(), || "a timer outlived the daemon".into());
+    }
+}
+
+fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn invariants_hold_over_many_seeds() {
+    let first = from_env("PMX_SIM_SEED", 1);
+    let count = from_env("PMX_SIM_SEEDS", SEEDS);
+    for seed in first..first + count {
+        World::new(seed).run(STEPS_PER_SEED);
+    }
+}
