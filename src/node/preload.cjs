@@ -159,7 +159,7 @@ function convert(cluster, id) {
   const path = require('path');
   const handles = new Map(); // key -> { server, handle }
   const callbacks = new Map();
-  const indexes = new Map();
+  const indexes = new Map(); // address -> which of its servers are open, Node's `index`
   let seq = 0;
   const send = (message, callback) => {
     if (!process.connected) return;
@@ -177,18 +177,6 @@ function convert(cluster, id) {
     require('module').syncBuiltinESMExports();
   };
 
-  const opened = (server, handle, { key, index }, name, reply, callback) => {
-    const close = handle.close;
-    handle.close = function(...args) {
-      if (handles.delete(key)) send({ act: 'close', key });
-      const used = indexes.get(name);
-      if (used) used.delete(index);
-      return close.apply(this, args);
-    };
-    handles.set(key, { server, handle });
-    callback(reply.errno || 0, handle);
-  };
-
   cluster._getServer = (server, query, callback) => {
     const isPath = query.port < 0 && typeof query.address === 'string';
     const address = isPath ? path.resolve(query.address) : query.address;
@@ -199,13 +187,21 @@ function convert(cluster, id) {
     while (used.has(index)) index++;
     used.add(index);
     const message = { act: 'queryServer', index, data: server._getServerData ? server._getServerData() : null, ...query, address };
-    send(message, (reply, handle) => {
-      if (server._setServerData && (reply.data || !reply.errno)) server._setServerData(reply.data);
+    send(message, (reply, shared) => {
+      if (server._setServerData && reply.data) server._setServerData(reply.data);
       if (reply.errno) {
         used.delete(index);
         return callback(reply.errno, null);
       }
-      return opened(server, handle || fauxHandle(reply), { key: reply.key, index }, name, reply, callback);
+      const handle = shared || fauxHandle(reply);
+      const close = handle.close;
+      handle.close = function(...args) {
+        if (handles.delete(reply.key)) send({ act: 'close', key: reply.key });
+        used.delete(index);
+        return close.apply(this, args);
+      };
+      handles.set(reply.key, { server, handle });
+      return callback(0, handle);
     });
     server.once('listening', () => {
       if (!used.has(index)) return;
@@ -308,6 +304,7 @@ function attach(cluster, { hold, auto }) {
   const getServer = cluster._getServer;
   let held = hold ? [] : null;
   let draining = false;
+  let graceIsOver = false;
 
   const say = (act, more) => process.connected && process.send({ cmd: 'NODE_PMX', act, ...more }, noop);
 
@@ -332,13 +329,13 @@ function attach(cluster, { hold, auto }) {
         channelRef(false);
         delete server.address;
       }
-      if (held && handle) attempt(holdBack, handle);
+      if (held && handle) attempt(holdBack, server, handle);
       callback(error, handle);
     });
   };
 
   // The server shall report that it listens while the kernel gives it nothing yet.
-  function holdBack(handle) {
+  function holdBack(server, handle) {
     let open = true;
     const close = handle.close;
     handle.close = function(...args) {
@@ -349,8 +346,11 @@ function attach(cluster, { hold, auto }) {
       const original = handle[method];
       if (typeof original !== 'function') continue;
       handle[method] = (...args) => {
-        if (held) held.push(() => open && original.apply(handle, args));
-        else return original.apply(handle, args);
+        if (!held) return original.apply(handle, args);
+        held.push(() => {
+          const error = open ? original.apply(handle, args) : 0;
+          if (error) server.emit('error', new Error(`${method} after reload failed: ${error}`));
+        });
         return 0;
       };
     }
@@ -359,7 +359,7 @@ function attach(cluster, { hold, auto }) {
   function go() {
     const release = held || [];
     held = null;
-    release.forEach((begin) => attempt(begin));
+    release.forEach((begin) => begin());
     if (auto && hold) channelRef(false);
   }
 
@@ -384,8 +384,9 @@ function attach(cluster, { hold, auto }) {
     // Every answer from now on is the last one of its connection, so that the client makes its next request elsewhere.
     const storeHeader = http.ServerResponse.prototype._storeHeader;
     http.ServerResponse.prototype._storeHeader = function(firstLine, headers) {
-      const last = this.statusCode === 101 ? undefined : attempt(closingHeaders, this, headers);
-      return storeHeader.call(this, firstLine, last || headers);
+      // To close on a client that is still sending its body may cost it the answer.
+      if (this.statusCode === 101 || (!graceIsOver && attempt(isUploading, this.req))) return storeHeader.call(this, firstLine, headers);
+      return storeHeader.call(this, firstLine, attempt(closingHeaders, this, headers) || headers);
     };
 
     // server.close() would cut idle connections that may be about to carry a request.
@@ -397,12 +398,12 @@ function attach(cluster, { hold, auto }) {
     sessions.forEach((session) => attempt(() => session.close()));
 
     const sweep = () => {
+      graceIsOver = true;
       replace(undefined);
       sessions.forEach((session) => attempt(() => session.close()));
-      servers.forEach((server) => attempt(() => server.closeIdleConnections()));
-      // Connections on which nothing was ever asked are not idle to most versions.
+      servers.forEach((server) => attempt(closeUnused, server));
       for (const socket of process._getActiveHandles()) {
-        if (socket && servers.has(socket.server) && socket.parser && socket.bytesRead === 0) socket.destroy();
+        if (socket && servers.has(socket.server)) attempt(closeSilent, socket);
       }
     };
     setInterval(sweep, Math.max(grace, 100)).unref();
@@ -410,7 +411,7 @@ function attach(cluster, { hold, auto }) {
 
   process.on('internalMessage', (message) => {
     if (message.cmd !== 'NODE_PMX') return;
-    if (message.act === 'go') attempt(go);
+    if (message.act === 'go') go();
     if (message.act === 'drain') attempt(drain, message.grace >= 0 ? message.grace : 2000);
   });
   // Other processes may hold the channel too, so its end is not enough to know that this worker is done.
@@ -421,6 +422,24 @@ function attach(cluster, { hold, auto }) {
   };
   if (auto && hold) channelRef(true);
   say('hello', { hold, pid: process.pid, node: process.version });
+}
+
+const isUploading = (request) =>
+  !request.complete && (request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length']) > 0);
+
+// Connections on which nothing was ever asked are not idle to all versions: find them in the server's own list.
+function closeUnused(server) {
+  server.closeIdleConnections();
+  for (const symbol of Object.getOwnPropertySymbols(server)) {
+    const list = server[symbol];
+    if (!list || !list.idle || !list.all) continue;
+    for (const { socket } of list.all()) if (socket.bytesRead === 0) socket.destroy();
+  }
+}
+
+// A client that has not even begun its TLS handshake.
+function closeSilent(socket) {
+  if (socket.bytesRead === 0 && socket.server instanceof require('tls').Server) socket.destroy();
 }
 
 // The headers as _storeHeader() takes them (set one by one, an object, a flat or a nested array), with `Connection: close`.
