@@ -19,6 +19,8 @@
 #![warn(missing_docs)]
 
 pub mod app;
+pub mod cluster;
+pub mod node;
 pub mod protocol;
 pub mod supervisor;
 pub mod time;
