@@ -20,4 +20,5 @@
 
 pub mod app;
 pub mod protocol;
+pub mod sys;
 pub mod time;
