@@ -4,6 +4,7 @@ pub mod clock;
 pub mod pidfd;
 pub mod pipe;
 pub mod reap;
+pub mod signals;
 pub mod spawn;
 
 #[cfg(test)]
