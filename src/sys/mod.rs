@@ -1,10 +1,12 @@
 //! The kernel, and the only `unsafe`. Thin functions with safe types out; no decision is made here.
 
 pub mod clock;
+pub mod fdpass;
 pub mod pidfd;
 pub mod pipe;
 pub mod reap;
 pub mod signals;
+pub mod socket;
 pub mod spawn;
 
 #[cfg(test)]
