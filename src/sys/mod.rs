@@ -2,8 +2,10 @@
 
 pub mod clock;
 pub mod fdpass;
+pub mod limits;
 pub mod pidfd;
 pub mod pipe;
+pub mod proc;
 pub mod reap;
 pub mod signals;
 pub mod socket;
