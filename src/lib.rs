@@ -23,4 +23,5 @@ pub mod cluster;
 pub mod node;
 pub mod protocol;
 pub mod supervisor;
+pub mod sys;
 pub mod time;

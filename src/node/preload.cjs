@@ -300,7 +300,7 @@ function fauxHandle({ sockname }) {
 
 function attach(cluster, { hold, auto }) {
   const servers = new Set();
-  const sessions = new Set();
+  const sessions = new Map(); // http2 session -> its socket, which a destroyed session does not name any more
   const getServer = cluster._getServer;
   let held = hold ? [] : null;
   let draining = false;
@@ -367,7 +367,7 @@ function attach(cluster, { hold, auto }) {
     servers.add(server);
     server.once('close', () => servers.delete(server));
     server.on('session', (session) => {
-      sessions.add(session);
+      sessions.set(session, Object.getOwnPropertySymbols(session).map((symbol) => session[symbol]).find((value) => value && value.setNoDelay));
       session.once('close', () => sessions.delete(session));
       // It has shaken hands while we were closing: it may ask once.
       if (draining) session.once('stream', () => session.close());
@@ -395,12 +395,12 @@ function attach(cluster, { hold, auto }) {
       if (closeIdle[i]) prototype.closeIdleConnections = value || closeIdle[i];
     });
     replace(noop);
-    sessions.forEach((session) => attempt(() => session.close()));
+    sessions.forEach((_, session) => attempt(() => session.close()));
 
     const sweep = () => {
       graceIsOver = true;
       replace(undefined);
-      sessions.forEach((session) => attempt(() => session.close()));
+      sessions.forEach((socket, session) => attempt(() => (session.destroyed ? socket.destroy() : session.close())));
       servers.forEach((server) => attempt(closeUnused, server));
       for (const socket of process._getActiveHandles()) {
         if (socket && servers.has(socket.server)) attempt(closeSilent, socket);

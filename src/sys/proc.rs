@@ -1,0 +1,123 @@
+//! What the kernel tells about another process in /proc/<pid>/stat.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// One look at a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R` running, `S` sleeping, `D` waiting for a disk, `T` stopped, `Z` zombie, and rarer ones.
+    pub state: char,
+    /// The process that will reap it.
+    pub parent: i32,
+    /// Processor time it has used, user and kernel, in ms. Without that of its children.
+    pub cpu_ms: u64,
+    /// Memory it has resident, in bytes.
+    pub rss_bytes: u64,
+    /// When it started, in clock ticks since boot: with the pid and the boot id, who it is.
+    pub start_ticks: u64,
+}
+
+/// The longest line the kernel writes is well below this: 52 numbers and a name of at most 64 bytes.
+const LONGEST: usize = 1536;
+
+/// Looks at process `pid`; `None` if there is none (or no /proc). A zombie is there, and is `Z`.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let mut path = String::with_capacity("/proc/2147483648/stat".len());
+    write!(path, "/proc/{pid}/stat").ok()?;
+    let mut buffer = [0; LONGEST];
+    // The kernel writes it all into one read.
+    let count = File::open(path).ok()?.read(&mut buffer).ok()?;
+    parse(buffer.get(..count)?, Units::of_system())
+}
+
+/// What the numbers are counted in.
+#[derive(Clone, Copy)]
+struct Units {
+    ticks_per_second: u64,
+    page_bytes: u64,
+}
+
+impl Units {
+    fn of_system() -> Units {
+        let read = |what, usual| match sysconf(what) {
+            Ok(Some(value)) if value > 0 => value as u64,
+            _ => usual,
+        };
+        Units {
+            ticks_per_second: read(SysconfVar::CLK_TCK, 100),
+            page_bytes: read(SysconfVar::PAGE_SIZE, 4096),
+        }
+    }
+}
+
+fn parse(line: &[u8], units: Units) -> Option<Stat> {
+    // A name may hold anything, ") " included; what follows it does not.
+    let name_end = line.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(line.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
+    // Counted as in proc(5), where the state is field 3.
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
+    let user = number(14 - 5)?;
+    let system = number(0)?;
+    let start_ticks = number(22 - 16)?;
+    let pages = number(24 - 23)?;
+    let cpu_ms = user.saturating_add(system).saturating_mul(1_000) / units.ticks_per_second;
+    Some(Stat { state, parent, cpu_ms, rss_bytes: pages.saturating_mul(units.page_bytes), start_ticks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pidfd::send;
+    use crate::sys::reap::reap_one;
+    use crate::sys::testing::{shell, wait_until};
+
+    const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4096 };
+
+    #[test]
+    fn whatever_the_name_the_fields_are_found() {
+        let rest = "S 7 12 12 0 -1 4194304 95 0 0 0 150 25 9 9 20 0 1 0 123456 8388608 300 \
+                    18446744073709551615 1 1 0 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0";
+        let expected =
+            Stat { state: 'S', parent: 7, cpu_ms: 1_750, rss_bytes: 300 * 4096, start_ticks: 123_456 };
+        for name in ["sh", "a b", ") R 1 1 1", "))) ((", "\u{fffd}", ""] {
+            assert_eq!(parse(format!("12 ({name}) {rest}\n").as_bytes(), UNITS), Some(expected), "{name}");
+        }
+        let mut bytes = b"12 (\xff\xfe) ".to_vec();
+        bytes.extend_from_slice(rest.as_bytes());
+        assert_eq!(parse(&bytes, UNITS), Some(expected));
+        for cut in 0..90 {
+            let whole = format!("12 (sh) {rest}");
+            let text = &whole[..cut.min(whole.len())];
+            // Whatever is cut off, no panic; and nothing is made up before the last field that counts.
+            assert!(parse(text.as_bytes(), UNITS).is_none() || cut > 74, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_real_child_with_an_awkward_name() {
+        let own = std::process::id() as i32;
+        let me = stat(own).unwrap();
+        assert!(me.rss_bytes > 1 << 20 && me.start_ticks > 0, "{me:?}");
+        // The name comes from /proc/self/comm; the loop uses processor time.
+        let child = shell("printf ') Z 0 (' > /proc/$$/comm; while :; do :; done");
+        let busy = wait_until("processor time", || stat(child.pid).filter(|stat| stat.cpu_ms >= 30));
+        let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.pid)).unwrap();
+        assert_eq!(comm, ") Z 0 (\n");
+        assert_eq!((busy.state, busy.parent), ('R', own));
+        assert!(busy.start_ticks >= me.start_ticks);
+        assert!((100_000..100_000_000).contains(&busy.rss_bytes), "{busy:?}");
+        send(None, child.pid, libc::SIGKILL).unwrap();
+        wait_until("a zombie", || (stat(child.pid)?.state == 'Z').then_some(()));
+        assert_eq!(stat(child.pid).unwrap().start_ticks, busy.start_ticks);
+        wait_until("an end", || reap_one(child.pid));
+        assert_eq!(stat(child.pid), None);
+        assert_eq!(stat(0), None);
+        assert_eq!(stat(-1), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! Sockets: the listeners that the daemon binds for its apps, the channels to its children, and the
+//! control socket.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, sockopt,
+};
+
+const FLAGS: SockFlag = SockFlag::SOCK_NONBLOCK.union(SockFlag::SOCK_CLOEXEC);
+
+/// A TCP socket bound to `addr`, nonblocking and close-on-exec, not listening. `v6only` is set on IPv6
+/// sockets, `None` leaves the system's choice. With `reuseport` it joins sockets of this user that have the
+/// option; so a first socket is bound without, given the option afterwards ([`allow_reuseport`]), and then
+/// joined by its like, while strangers still get EADDRINUSE and so do we from theirs.
+///
+/// A socket that somebody bound but that does not listen yet is no obstacle: EADDRINUSE then comes from
+/// the second `listen`.
+pub fn bind_tcp(addr: SocketAddr, v6only: Option<bool>, reuseport: bool) -> io::Result<OwnedFd> {
+    let fd = inet(addr, SockType::Stream, v6only)?;
+    // A port whose last connections are still in TIME_WAIT can be bound.
+    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if reuseport {
+        allow_reuseport(fd.as_fd())?;
+    }
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(fd)
+}
+
+/// Lets further sockets of this user join a bound one on its address, if they have the option too.
+pub fn allow_reuseport(fd: BorrowedFd) -> io::Result<()> {
+    Ok(socket::setsockopt(&fd, sockopt::ReusePort, &true)?)
+}
+
+/// A UDP socket bound to `addr`, nonblocking and close-on-exec; `v6only` as for [`bind_tcp`]. With
+/// `reuse_addr` several may share a multicast port.
+pub fn bind_udp(addr: SocketAddr, v6only: Option<bool>, reuse_addr: bool) -> io::Result<OwnedFd> {
+    let fd = inet(addr, SockType::Datagram, v6only)?;
+    if reuse_addr {
+        socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(fd)
+}
+
+fn inet(addr: SocketAddr, kind: SockType, v6only: Option<bool>) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket::socket(family, kind, FLAGS, None)?;
+    if let (true, Some(v6only)) = (addr.is_ipv6(), v6only) {
+        socket::setsockopt(&fd, sockopt::Ipv6V6Only, &v6only)?;
+    }
+    Ok(fd)
+}
+
+/// A unix stream socket bound to `path`, nonblocking and close-on-exec, not listening. A path that begins
+/// with a NUL byte is an abstract name. An existing file is EADDRINUSE, stale or not; more than 107 bytes
+/// are ENAMETOOLONG.
+pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    let addr = match path.as_os_str().as_bytes().split_first() {
+        Some((0, name)) => UnixAddr::new_abstract(name)?,
+        Some(_) => UnixAddr::new(path)?,
+        // The kernel would choose an abstract name of its own.
+        None => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    };
+    socket::bind(fd.as_raw_fd(), &addr)?;
+    Ok(fd)
+}
+
+/// Starts listening; the kernel cuts `backlog` to its own limit.
+pub fn listen(fd: BorrowedFd, backlog: u32) -> io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX).min(libc::SOMAXCONN);
+    Ok(socket::listen(&fd, Backlog::new(backlog)?)?)
+}
+
+/// What a socket is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAddr {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A path; an abstract name with its leading NUL byte; empty if unbound.
+    Unix(PathBuf),
+}
+
+/// What `fd` is bound to.
+pub fn local_addr(fd: BorrowedFd) -> io::Result<LocalAddr> {
+    let addr: SockaddrStorage = socket::getsockname(fd.as_raw_fd())?;
+    if let Some(&v4) = addr.as_sockaddr_in() {
+        return Ok(LocalAddr::Inet(SocketAddr::V4(v4.into())));
+    }
+    if let Some(&v6) = addr.as_sockaddr_in6() {
+        return Ok(LocalAddr::Inet(SocketAddr::V6(v6.into())));
+    }
+    let Some(AddressFamily::Unix) = addr.family() else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let unix: UnixAddr = socket::getsockname(fd.as_raw_fd())?;
+    let path = match (unix.path(), unix.as_abstract()) {
+        (Some(path), _) => path.to_path_buf(),
+        (None, Some(name)) => {
+            let bytes: Vec<u8> = std::iter::once(0).chain(name.iter().copied()).collect();
+            PathBuf::from(std::ffi::OsString::from_vec(bytes))
+        }
+        (None, None) => PathBuf::new(),
+    };
+    Ok(LocalAddr::Unix(path))
+}
+
+/// The next connection, nonblocking and close-on-exec; `None` if there is none at present. A connection
+/// that failed while it waited is passed over; EMFILE and its like are errors, and the connection waits.
+pub fn accept(fd: BorrowedFd) -> io::Result<Option<OwnedFd>> {
+    loop {
+        match socket::accept4(fd.as_raw_fd(), FLAGS) {
+            // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
+            Ok(connection) => return Ok(Some(unsafe { OwnedFd::from_raw_fd(connection) })),
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            // Linux reports errors of the connection as those of accept (accept(2), "Error handling").
+            Err(
+                nix::Error::EINTR
+                | nix::Error::ECONNABORTED
+                | nix::Error::EPROTO
+                | nix::Error::ENETDOWN
+                | nix::Error::ENETUNREACH
+                | nix::Error::EHOSTDOWN
+                | nix::Error::EHOSTUNREACH,
+            ) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Who connected to a unix socket, as the kernel knows it: (user id, process id). The pid is that of the
+/// moment of connecting.
+pub fn peer_uid(stream: impl AsFd) -> io::Result<(u32, i32)> {
+    let peer = socket::getsockopt(&stream, sockopt::PeerCredentials)?;
+    Ok((peer.uid(), peer.pid()))
+}
+
+/// A channel to a child: our end, nonblocking, and the child's, blocking (Node sets its own). Both close
+/// on exec.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// How many clients may wait to be accepted.
+const CONTROL_BACKLOG: u32 = 128;
+
+/// The daemon's control socket at `path`, however long, for its owner alone (mode 0600) from its first
+/// moment and whatever the umask. An existing file is EADDRINUSE: who holds the home's lock may remove it.
+pub fn bind_control(path: &Path) -> io::Result<mio::net::UnixListener> {
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
+    // The file gets the mode of the socket, less the umask.
+    nix::sys::stat::fchmod(&fd, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    let short = ShortPath::new(path)?;
+    socket::bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
+    fs::set_permissions(&short.path, Permissions::from_mode(0o600))?;
+    listen(fd.as_fd(), CONTROL_BACKLOG)?;
+    Ok(mio::net::UnixListener::from_std(fd.into()))
+}
+
+/// Connects to the control socket at `path`, however long. The stream blocks.
+pub fn connect_control(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(ShortPath::new(path)?.path)
+}
+
+/// A name that fits into a socket address: the path itself, or one by way of its open directory.
+struct ShortPath {
+    path: PathBuf,
+    _directory: Option<File>,
+}
+
+impl ShortPath {
+    /// `sun_path` without its NUL byte.
+    const LONGEST: usize = 107;
+
+    fn new(path: &Path) -> io::Result<ShortPath> {
+        if path.as_os_str().len() <= ShortPath::LONGEST {
+            return Ok(ShortPath { path: path.to_path_buf(), _directory: None });
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let mut options = OpenOptions::new();
+        let directory = options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(parent)?;
+        let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        Ok(ShortPath { path, _directory: Some(directory) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The child between clone and exec. It shares the parent's memory, so nothing here allocates, locks,
+//! panics or calls what is not a bare syscall; the parent has laid out everything it needs.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+use libc::{c_char, c_int, c_long, c_void};
+use nix::errno::Errno;
+
+use super::{Spawn, Step};
+
+/// All that the child works with, laid out before the clone.
+pub(super) struct Plan<'a> {
+    wanted: &'a Spawn<'a>,
+    /// NULL-terminated, pointing into `wanted`.
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    /// `/bin/sh`, a place for the script, the arguments.
+    shell_argv: Vec<*const c_char>,
+    /// By rising target.
+    moves: Vec<Move>,
+    close_range: bool,
+    /// Written by the child if it never became the program.
+    pub(super) failure: Option<Failure>,
+}
+
+/// A file descriptor on its way to its number in the child.
+#[derive(Clone, Copy)]
+struct Move {
+    source: c_int,
+    target: c_int,
+}
+
+/// What went wrong in the child.
+#[derive(Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) errno: i32,
+    /// Index of the candidate.
+    pub(super) program: usize,
+}
+
+const SHELL: &CStr = c"/bin/sh";
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(wanted: &'a Spawn<'a>, close_range: bool) -> Plan<'a> {
+        let mut moves: Vec<Move> =
+            wanted.fds.iter().map(|&(source, target)| Move { source, target }).collect();
+        moves.sort_by_key(|m| m.target);
+        debug_assert!(moves.windows(2).all(|pair| pair[0].target < pair[1].target), "one fd per number");
+        let mut shell_argv = vec![SHELL.as_ptr(), ptr::null()];
+        shell_argv.extend(wanted.argv.iter().skip(1).map(|argument| argument.as_ptr()));
+        shell_argv.push(ptr::null());
+        let argv = pointers(wanted.argv);
+        Plan { wanted, argv, env: pointers(wanted.env), shell_argv, moves, close_range, failure: None }
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// Where the child starts, on a stack of its own; `plan` is a `Plan`.
+pub(super) extern "C" fn run(plan: *mut c_void) -> c_int {
+    // SAFETY: the parent passes its `Plan` by unique reference and is suspended while this runs.
+    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    let Err(failure) = become_program(plan);
+    plan.failure = Some(failure);
+    // SAFETY: _exit ends this process at once and runs none of the handlers we share with the parent.
+    unsafe { libc::_exit(127) }
+}
+
+fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
+    reset_dispositions();
+    // SAFETY: setsid takes nothing and touches no memory.
+    check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+    place_fds(&mut plan.moves)?;
+    close_others(&plan.moves, plan.close_range);
+    // SAFETY: umask takes an integer, touches no memory and cannot fail.
+    unsafe { libc::syscall(libc::SYS_umask, plan.wanted.umask as c_long) };
+    if let Some(soft) = plan.wanted.nofile_soft {
+        limit_open_files(soft)?;
+    }
+    if let Some(user) = plan.wanted.user {
+        // The groups while we still may, the user last. The bare calls, because libc's ask all
+        // threads of the process to follow, and those are the parent's.
+        // SAFETY: the pointer and the length are those of one slice of 32-bit ids, which is only read.
+        let done = unsafe { libc::syscall(number::SETGROUPS, user.groups.len(), user.groups.as_ptr()) };
+        check(Step::Groups, done)?;
+        // SAFETY: setresgid takes three integers and touches no memory.
+        check(Step::Gid, unsafe { libc::syscall(number::SETRESGID, user.gid, user.gid, user.gid) })?;
+        // SAFETY: setresuid takes three integers and touches no memory.
+        check(Step::Uid, unsafe { libc::syscall(number::SETRESUID, user.uid, user.uid, user.uid) })?;
+    }
+    // SAFETY: `cwd` is a C string that the suspended parent keeps alive.
+    check(Step::Chdir, unsafe { libc::syscall(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
+    set_signal_mask(0, None);
+    execute(plan)
+}
+
+/// Ids are 32 bits wide; on some old architectures the plain names take 16.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+mod number {
+    pub(super) use libc::{
+        SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID,
+    };
+}
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+mod number {
+    pub(super) use libc::{
+        SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
+    };
+}
+
+fn check(step: Step, result: c_long) -> Result<c_long, Failure> {
+    if result < 0 { Err(Failure { step, errno: Errno::last_raw(), program: 0 }) } else { Ok(result) }
+}
+
+/// The kernel's own count of signals; its masks are 64 bits wide.
+const SIGNALS: c_int = 64;
+const MASK_BYTES: usize = 8;
+
+/// An exec resets what is handled but keeps what is ignored, and Rust ignores SIGPIPE.
+fn reset_dispositions() {
+    // The kernel's sigaction, whose layout differs between architectures: all zero is "default".
+    let default = [0u64; 8];
+    for signal in 1..=SIGNALS {
+        // SAFETY: the kernel reads its sigaction, at most 32 bytes, from `default` and writes nothing.
+        // The table of dispositions is the child's own (no CLONE_SIGHAND). SIGKILL and SIGSTOP fail: fine.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, ptr::null::<c_void>(), MASK_BYTES) };
+    }
+}
+
+/// Sets which signals are blocked in this thread, all 64 of them: libc's own call leaves out those it uses.
+pub(super) fn set_signal_mask(mask: u64, before: Option<&mut u64>) {
+    let before: *mut u64 = before.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the kernel reads 8 bytes of `mask` and writes 8 to `before` unless that is null.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, before, MASK_BYTES) };
+}
+
+/// Gives every fd its number, whatever the overlap: first all out of the way, then each into its place.
+fn place_fds(moves: &mut [Move]) -> Result<(), Failure> {
+    let above = moves.last().map_or(0, |m| m.target.saturating_add(1));
+    for m in moves.iter_mut().filter(|m| m.source < above) {
+        // SAFETY: fcntl with an integer touches no memory; the child's table of fds is its own.
+        let moved = unsafe { libc::syscall(libc::SYS_fcntl, m.source, libc::F_DUPFD_CLOEXEC, above) };
+        m.source = check(Step::Fds, moved)? as c_int;
+    }
+    for m in moves.iter() {
+        // SAFETY: as above. Source and target differ by now, so the copy is made and is inheritable.
+        check(Step::Fds, unsafe { libc::syscall(libc::SYS_dup3, m.source, m.target, 0) })?;
+    }
+    Ok(())
+}
+
+/// Closes all that is not a target.
+fn close_others(moves: &[Move], close_range: bool) {
+    if close_range && close_gaps(moves) {
+        return;
+    }
+    // Linux before 5.9, or a sandbox that predates the call.
+    if close_listed(moves).is_none() {
+        close_counted(moves);
+    }
+}
+
+fn close_gaps(moves: &[Move]) -> bool {
+    let mut from: u32 = 0;
+    let mut done = true;
+    let mut close = |from: u32, to: u32| {
+        // SAFETY: close_range takes integers. The fds are the child's own copies, which it does not use.
+        done &= unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0;
+    };
+    for target in moves.iter().map(|m| m.target as u32) {
+        if target > from {
+            close(from, target.wrapping_sub(1));
+        }
+        from = target.wrapping_add(1);
+    }
+    close(from, u32::MAX);
+    done
+}
+
+fn is_target(moves: &[Move], fd: c_int) -> bool {
+    moves.iter().any(|m| m.target == fd)
+}
+
+fn close(fd: c_int) {
+    // SAFETY: the fd is the child's own copy, which it does not use.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
+}
+
+/// Closes what /proc lists as open; `None` where there is no /proc.
+fn close_listed(moves: &[Move]) -> Option<()> {
+    let path = c"/proc/self/fd";
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: `path` is a C string constant.
+    let dir = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) } as c_int;
+    if dir < 0 {
+        return None;
+    }
+    let mut buffer = [0u8; 2048];
+    loop {
+        // SAFETY: the pointer and the length are those of `buffer`; the kernel asks for no alignment.
+        let read = unsafe { libc::syscall(libc::SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len()) };
+        let Some(mut entries) = usize::try_from(read).ok().and_then(|read| buffer.get(..read)) else {
+            break;
+        };
+        if entries.is_empty() {
+            break;
+        }
+        // Each entry: inode (8 bytes), offset (8), its own length (2), type (1), name.
+        while let (Some(&[low, high]), Some(name)) = (entries.get(16..18), entries.get(19..)) {
+            if let Some(fd) = leading_number(name).filter(|&fd| fd != dir && !is_target(moves, fd)) {
+                close(fd);
+            }
+            entries = entries.get(usize::from(u16::from_ne_bytes([low, high]))..).unwrap_or(&[]);
+        }
+    }
+    close(dir);
+    Some(())
+}
+
+fn leading_number(name: &[u8]) -> Option<c_int> {
+    let digits = name.iter().take_while(|byte| byte.is_ascii_digit());
+    let number = digits.fold(0i32, |n, d| n.wrapping_mul(10).wrapping_add(i32::from(d.wrapping_sub(b'0'))));
+    name.first().is_some_and(u8::is_ascii_digit).then_some(number)
+}
+
+/// The last resort: every number there could be.
+fn close_counted(moves: &[Move]) {
+    const AT_LEAST: u64 = 65_536;
+    const AT_MOST: u64 = 1 << 20;
+    let open_files = open_file_limit(None).map_or(AT_LEAST, |[soft, _]| soft).clamp(AT_LEAST, AT_MOST);
+    for fd in (0..open_files as c_int).filter(|&fd| !is_target(moves, fd)) {
+        close(fd);
+    }
+}
+
+fn limit_open_files(soft: u64) -> Result<(), Failure> {
+    let [_, hard] = open_file_limit(None)?;
+    open_file_limit(Some(&[soft.min(hard), hard])).map(|_| ())
+}
+
+/// Reads the limit of open files, soft and hard, and sets it to `new` if given.
+fn open_file_limit(new: Option<&[u64; 2]>) -> Result<[u64; 2], Failure> {
+    let mut old = [0u64; 2];
+    let new: *const [u64; 2] = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: prlimit64 has two 64-bit numbers on every architecture; it reads `new` unless that is null
+    // and writes `old`. Process 0 is this one.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, new, &mut old) };
+    check(Step::Limits, done).map(|_| old)
+}
+
+/// Tries each candidate as execvp does; returns only if none could be executed.
+fn execute(plan: &mut Plan) -> Result<Infallible, Failure> {
+    let mut best: Option<Failure> = None;
+    for (index, program) in plan.wanted.programs.iter().enumerate() {
+        let program = program.as_ptr();
+        let mut errno = execve(program, &plan.argv, &plan.env);
+        if errno == libc::ENOEXEC && is_text(program) {
+            if let Some(script) = plan.shell_argv.get_mut(1) {
+                *script = program;
+            }
+            errno = execve(SHELL.as_ptr(), &plan.shell_argv, &plan.env);
+        }
+        // A file that is there and yet not found names an interpreter that is not.
+        let interpreter = errno == libc::ENOENT && exists(program);
+        let step = if interpreter { Step::Interpreter } else { Step::Exec };
+        let failure = Failure { step, errno, program: index };
+        match errno {
+            libc::ENOENT | libc::ENOTDIR if !interpreter => best = best.or(Some(failure)),
+            libc::ENOENT | libc::EACCES => match best {
+                Some(Failure { step: Step::Interpreter, .. } | Failure { errno: libc::EACCES, .. }) => {}
+                _ => best = Some(failure),
+            },
+            _ => return Err(failure),
+        }
+    }
+    Err(best.unwrap_or(Failure { step: Step::Exec, errno: libc::ENOENT, program: 0 }))
+}
+
+/// Returns the errno; if it succeeds, it does not return.
+fn execve(program: *const c_char, argv: &[*const c_char], env: &[*const c_char]) -> i32 {
+    // SAFETY: `program` is a C string, `argv` and `env` are NULL-terminated arrays of C strings, all kept
+    // alive by the suspended parent; the kernel only reads them.
+    unsafe { libc::syscall(libc::SYS_execve, program, argv.as_ptr(), env.as_ptr()) };
+    Errno::last_raw()
+}
+
+fn exists(path: *const c_char) -> bool {
+    // SAFETY: `path` is a C string kept alive by the suspended parent.
+    unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) == 0 }
+}
+
+/// Whether a file may be a script: a shell refuses what has a NUL byte at its beginning, and so a
+/// binary for another machine is reported as what it is.
+fn is_text(path: *const c_char) -> bool {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: `path` is a C string kept alive by the suspended parent.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) } as c_int;
+    if fd < 0 {
+        // Executable but not readable: the shell could not read it either.
+        return false;
+    }
+    let mut buffer = [0u8; 128];
+    // SAFETY: the pointer and the length are those of `buffer`.
+    let read = unsafe { libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len()) };
+    close(fd);
+    let start = usize::try_from(read).ok().and_then(|read| buffer.get(..read));
+    start.is_some_and(|start| !start.contains(&0))
+}

@@ -1,0 +1,284 @@
+//! Starting a program. What is to be done is plain data; the part that runs between clone and exec is
+//! `child.rs`. Which program, user and fds these are is for the caller to decide.
+
+mod child;
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use child::{Failure, Plan};
+
+/// One program to start. The child leads a new session, has every signal at its default and none
+/// blocked, and has no file descriptor but those in `fds`.
+pub struct Spawn<'a> {
+    /// Absolute paths, tried in order as execvp does: the next one on ENOENT, ENOTDIR and EACCES.
+    /// A file that the kernel cannot execute but that looks like text is given to `/bin/sh`.
+    pub programs: &'a [CString],
+    /// The arguments, the name of the program first.
+    pub argv: &'a [CString],
+    /// The whole environment, each entry `NAME=value`.
+    pub env: &'a [CString],
+    /// The working directory; entered as the user the program runs as.
+    pub cwd: &'a CStr,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// What the child inherits: (our fd, its number in the child). Numbers in the child are distinct;
+    /// any overlap with ours is fine.
+    pub fds: &'a [(RawFd, i32)],
+    /// Run as somebody else.
+    pub user: Option<Credentials<'a>>,
+    /// The soft limit of open files to restore (the daemon raises its own).
+    pub nofile_soft: Option<u64>,
+}
+
+/// Who a child runs as.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids; all others are dropped.
+    pub groups: &'a [u32],
+}
+
+/// A child that has executed its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id, also the id of its session and process group.
+    pub pid: i32,
+    /// What it is signalled by; `None` where the kernel has no pidfds.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// What a spawn was about to do when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create the process.
+    Clone,
+    /// Start a session.
+    Session,
+    /// Give it its file descriptors.
+    Fds,
+    /// Restore its limit of open files.
+    Limits,
+    /// Set the supplementary groups.
+    Groups,
+    /// Set the group.
+    Gid,
+    /// Set the user.
+    Uid,
+    /// Enter the working directory.
+    Chdir,
+    /// Execute the program.
+    Exec,
+    /// Execute what the first line of the script, or the program header, asks for.
+    Interpreter,
+}
+
+/// Why there is no child. Nothing is left of it: a process that got as far as existing is reaped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was attempted.
+    pub step: Step,
+    /// Why it failed.
+    pub errno: i32,
+    /// The directory or the program it failed on; where no candidate exists, their common name.
+    pub path: Option<PathBuf>,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.step {
+            Step::Clone => "create a process",
+            Step::Session => "start a session",
+            Step::Fds => "place file descriptors",
+            Step::Limits => "set the limit of open files",
+            Step::Groups => "set supplementary groups",
+            Step::Gid => "set the group",
+            Step::Uid => "set the user",
+            Step::Chdir => "change directory to",
+            Step::Exec => "execute",
+            Step::Interpreter => "execute the interpreter of",
+        })?;
+        if let Some(path) = &self.path {
+            write!(f, " {}", path.display())?;
+        }
+        write!(f, ": {}", super::errno_reason(self.errno))
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+/// Starts a program, and returns when it has been executed or when that has failed. The calling
+/// thread waits for the child to get there: microseconds, but a slow file system counts.
+pub fn spawn(wanted: &Spawn) -> Result<Spawned, SpawnError> {
+    spawn_with(wanted, Features { pidfd: true, close_range: true })
+}
+
+/// Newer calls that a kernel or a sandbox may refuse; tests switch them off to run the fallbacks.
+#[derive(Clone, Copy)]
+struct Features {
+    pidfd: bool,
+    close_range: bool,
+}
+
+fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError> {
+    let failed_before = |error: io::Error| SpawnError {
+        step: Step::Clone,
+        errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+        path: None,
+    };
+    let stack = Stack::new().map_err(failed_before)?;
+    let mut plan = Plan::new(wanted, features.close_range);
+    let dumpable = wanted.user.is_some() && is_dumpable();
+    let blocked = BlockedSignals::new();
+    let mut cloned = clone(&stack, &mut plan, features.pidfd);
+    if features.pidfd && matches!(&cloned, Err(e) if refused(e)) {
+        cloned = clone(&stack, &mut plan, false);
+    }
+    drop(blocked);
+    if dumpable {
+        // A child that shares our memory and changes its user makes this memory undumpable: right
+        // until it has left, wrong for a daemon whose crash should leave a core.
+        set_dumpable();
+    }
+    let spawned = cloned.map_err(failed_before)?;
+    match plan.failure {
+        None => Ok(spawned),
+        Some(failure) => {
+            reap(spawned.pid);
+            Err(explain(wanted, failure))
+        }
+    }
+}
+
+/// Whether a kernel or a sandbox turned down the call itself.
+fn refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
+}
+
+fn explain(wanted: &Spawn, failure: Failure) -> SpawnError {
+    let path = |text: &CStr| PathBuf::from(OsStr::from_bytes(text.to_bytes()));
+    let path = match failure.step {
+        Step::Chdir => Some(path(wanted.cwd)),
+        Step::Exec | Step::Interpreter => wanted.programs.get(failure.program).map(|program| {
+            let absent = matches!(failure.errno, libc::ENOENT | libc::ENOTDIR);
+            let program = path(program);
+            match program.file_name() {
+                Some(name) if absent && wanted.programs.len() > 1 => Path::new(name).to_path_buf(),
+                _ => program,
+            }
+        }),
+        _ => None,
+    };
+    SpawnError { step: failure.step, errno: failure.errno, path }
+}
+
+/// One clone on `stack`; when it returns, the child has executed its program or is a zombie.
+fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned> {
+    let mut pidfd: libc::c_int = -1;
+    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    if with_pidfd {
+        flags |= libc::CLONE_PIDFD;
+    }
+    // SAFETY: the child runs `child::run` on a stack of its own and shares our memory, but CLONE_VFORK
+    // suspends this thread until the child has executed or exited, so that `plan`, `pidfd` and `stack`
+    // outlive its use of them and nobody else touches them. With all signals blocked no handler of ours
+    // runs in it. `child::run` neither allocates, locks, panics nor returns into our frames.
+    let pid = unsafe {
+        libc::clone(child::run, stack.top(), flags, ptr::from_mut(plan).cast(), ptr::from_mut(&mut pidfd))
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A kernel that does not know CLONE_PIDFD leaves the number alone.
+    // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok(Spawned { pid, pidfd })
+}
+
+/// Takes the exit of a child that never became the program.
+fn reap(pid: i32) {
+    // SAFETY: waitpid may be given a null status; `pid` is a child of ours that nobody else waits for yet.
+    while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } < 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+    {}
+}
+
+fn is_dumpable() -> bool {
+    // SAFETY: PR_GET_DUMPABLE takes no further arguments.
+    unsafe { libc::prctl(libc::PR_GET_DUMPABLE) == 1 }
+}
+
+fn set_dumpable() {
+    // SAFETY: PR_SET_DUMPABLE takes an integer. It fails only on other values than 0 and 1.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong) };
+}
+
+/// A stack for one child, with a guard page below.
+struct Stack {
+    base: *mut libc::c_void,
+}
+
+impl Stack {
+    const SIZE: usize = 64 * 1024;
+    /// The largest page size of the architectures Linux runs on.
+    const GUARD: usize = 64 * 1024;
+    const WHOLE: usize = Stack::SIZE + Stack::GUARD;
+
+    fn new() -> io::Result<Stack> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe { libc::mmap(ptr::null_mut(), Stack::WHOLE, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Stack { base };
+        // SAFETY: the range is the upper part of the mapping just made, which nobody uses yet.
+        let opened = unsafe {
+            libc::mprotect(base.byte_add(Stack::GUARD), Stack::SIZE, libc::PROT_READ | libc::PROT_WRITE)
+        };
+        if opened < 0 { Err(io::Error::last_os_error()) } else { Ok(stack) }
+    }
+
+    /// Where it begins: stacks grow down on every architecture we build for.
+    fn top(&self) -> *mut libc::c_void {
+        // SAFETY: one past the end of the mapping, 16-byte aligned because it ends on a page.
+        unsafe { self.base.byte_add(Stack::WHOLE) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, whole, and its only user, the child, has left it.
+        unsafe { libc::munmap(self.base, Stack::WHOLE) };
+    }
+}
+
+/// Every signal blocked in this thread, until dropped.
+struct BlockedSignals {
+    before: u64,
+}
+
+impl BlockedSignals {
+    fn new() -> BlockedSignals {
+        let mut before = 0;
+        child::set_signal_mask(u64::MAX, Some(&mut before));
+        BlockedSignals { before }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        child::set_signal_mask(self.before, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
