@@ -20,6 +20,7 @@
 
 pub mod app;
 pub mod cluster;
+pub mod daemon;
 pub mod node;
 pub mod protocol;
 pub mod supervisor;

@@ -2,9 +2,11 @@
 //! looking at scripts and resolving users is the client's work, running it the daemon's.
 
 mod changes;
+mod environment;
 mod text;
 
 pub use changes::Changes;
+pub use environment::{Channel, Identity, Join, environment};
 pub use text::{Env, SharedEnv, Text};
 
 use serde::{Deserialize, Serialize};
@@ -226,7 +228,34 @@ impl Default for App {
     }
 }
 
+/// The longest name of an app, in bytes.
+pub const NAME_LIMIT: usize = 128;
+/// The most instances of one app.
+pub const INSTANCES_LIMIT: u32 = 10_000;
+
 impl App {
+    /// Refuses what can never run, whoever sent it.
+    pub fn check(&self) -> Result<(), String> {
+        let fault = if self.name.is_empty() || self.name.len() > NAME_LIMIT {
+            Some(format!("a name has 1 to {NAME_LIMIT} bytes"))
+        } else if self.name.chars().chain(self.namespace.chars()).any(char::is_control) {
+            Some("a name cannot hold control characters".to_string())
+        } else if self.namespace.is_empty() || self.namespace.len() > NAME_LIMIT {
+            Some(format!("a namespace has 1 to {NAME_LIMIT} bytes"))
+        } else if self.command.script.bytes().is_empty() {
+            Some("there is nothing to execute".to_string())
+        } else if !self.cwd.path().is_absolute() {
+            Some(format!("the working directory {} is not absolute", self.cwd))
+        } else if matches!(self.instances, Instances::Count(n) if n > INSTANCES_LIMIT) {
+            Some(format!("more than {INSTANCES_LIMIT} instances"))
+        } else if !(1..=64).contains(&self.stop_signal) {
+            Some(format!("{} is not a signal", self.stop_signal))
+        } else {
+            None
+        };
+        fault.map_or(Ok(()), |fault| Err(format!("start {:?}: {fault}", self.name)))
+    }
+
     /// Whether its instances are Node cluster workers from the start or may become ones.
     pub fn may_cluster(&self) -> bool {
         self.mode != Mode::Fork && matches!(self.command.runtime, Runtime::Node | Runtime::Launcher)

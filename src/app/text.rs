@@ -50,6 +50,12 @@ impl<T: AsRef<OsStr> + ?Sized> From<&T> for Text {
     }
 }
 
+impl AsRef<OsStr> for Text {
+    fn as_ref(&self) -> &OsStr {
+        &self.0
+    }
+}
+
 impl From<OsString> for Text {
     fn from(value: OsString) -> Text {
         Text(value)

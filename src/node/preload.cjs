@@ -61,8 +61,9 @@ function forgetMarkers() {
 function isLauncher(script) {
   const file = attempt(require('fs').realpathSync, script) || script;
   const inPackage = /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file);
-  const name = inPackage ? inPackage[1] : file.replace(/.*\//, '').replace(/[-.].*/, '');
-  return /^(npm|npx|yarn|yarnpkg|pnpm|pnpx|corepack|tsx|nodemon|ts-node-dev|tsnd|node-dev|nx|lerna|cross-env|dotenv-cli|env-cmd|concurrently|npm-run-all2?)$/.test(name);
+  // Not every package manager lives in node_modules: .yarn/releases/yarn-4.1.0.cjs, /usr/share/nodejs/npm/bin/npm-cli.js
+  if (!inPackage) return /\/(npm-cli|npx-cli|corepack|(yarn|yarnpkg|pnpm|pnpx)(-[\d.]+)?)\.[cm]?js$/.test(file);
+  return /^(npm|yarn|pnpm|corepack|tsx|nodemon|ts-node-dev|node-dev|nx|lerna|cross-env|dotenv-cli|env-cmd|concurrently|npm-run-all2?)$/.test(inPackage[1]);
 }
 
 // ---- joining ----
@@ -369,9 +370,22 @@ function attach(cluster, { hold, auto }) {
     server.on('session', (session) => {
       sessions.set(session, Object.getOwnPropertySymbols(session).map((symbol) => session[symbol]).find((value) => value && value.setNoDelay));
       session.once('close', () => sessions.delete(session));
-      // It has shaken hands while we were closing: it may ask once.
-      if (draining) session.once('stream', () => session.close());
+      if (draining) retire(session);
     });
+  }
+
+  // A session is told to go with the answer to its next request, which a client that asks one thing at a time cannot miss.
+  // Node >= 24 would tell all of them at once in server.close().
+  function retire(session) {
+    session.close = noop;
+    session.once('stream', () => finish(session));
+  }
+
+  function finish(session) {
+    delete session.close;
+    const socket = sessions.get(session);
+    if (!session.destroyed) session.close();
+    else if (socket) socket.destroy(); // the client ignores that we have ended
   }
 
   function drain(grace) {
@@ -395,12 +409,12 @@ function attach(cluster, { hold, auto }) {
       if (closeIdle[i]) prototype.closeIdleConnections = value || closeIdle[i];
     });
     replace(noop);
-    sessions.forEach((_, session) => attempt(() => session.close()));
+    sessions.forEach((_, session) => retire(session));
 
     const sweep = () => {
       graceIsOver = true;
       replace(undefined);
-      sessions.forEach((socket, session) => attempt(() => (session.destroyed ? socket.destroy() : session.close())));
+      sessions.forEach((_, session) => attempt(finish, session));
       servers.forEach((server) => attempt(closeUnused, server));
       for (const socket of process._getActiveHandles()) {
         if (socket && servers.has(socket.server)) attempt(closeSilent, socket);

@@ -1,0 +1,290 @@
+//! The control socket: clients, their buffers and deadlines. Who may speak is decided before a byte is read.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry};
+
+use super::children::{unwatch, watch};
+use super::source::{Progress, Source};
+use crate::protocol::{Event, FRAME_LIMIT, Frames, Message, Request, VERSION};
+use crate::sys::socket;
+use crate::time::{Millis, Mono};
+
+/// Clients at a time; more are turned away.
+const CLIENTS: usize = 1_024;
+/// Requests taken from one client in one visit.
+const REQUESTS: usize = 16;
+/// Accepts in one visit.
+const ACCEPTS: usize = 64;
+/// How long a client may take from the first byte of a request to its newline.
+const FRAME_DEADLINE: Millis = Millis(10_000);
+/// How much may wait for a client that reads slowly.
+const OUTBOX_LIMIT: usize = 64 << 20;
+/// The same for events: a subscriber that sleeps is cut off early.
+const EVENTS_LIMIT: usize = 1 << 20;
+
+/// The socket and everybody connected to it.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    clients: BTreeMap<u64, Client>,
+    next: u64,
+    our_uid: u32,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    inbox: Frames,
+    outbox: Vec<u8>,
+    sent: usize,
+    subscribed: bool,
+    /// When the rest of a begun request is due.
+    due: Option<Mono>,
+    /// It is to be closed once everything is sent.
+    leaving: bool,
+}
+
+impl Control {
+    /// Opens the socket. Only the holder of the home's lock may call it: a file that is there is stale.
+    pub fn open(registry: &Registry, path: &Path, our_uid: u32) -> io::Result<Control> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = socket::bind_control(path)?;
+        watch(registry, listener.as_raw_fd(), Source::Control, Interest::READABLE);
+        Ok(Control { listener, clients: BTreeMap::new(), next: 0, our_uid })
+    }
+
+    /// Lets new clients in.
+    pub fn accept(&mut self, registry: &Registry) -> Progress {
+        for _ in 0..ACCEPTS {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(registry, stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
+                Err(error) => {
+                    log::warn!("accept a client: {error}");
+                    return Progress::Drained;
+                }
+            }
+        }
+        Progress::More
+    }
+
+    fn admit(&mut self, registry: &Registry, mut stream: UnixStream) {
+        let refusal = match socket::peer_uid(&stream) {
+            Ok((uid, _)) if uid == self.our_uid || uid == 0 => None,
+            Ok((uid, _)) => Some(format!("this daemon serves uid {}, not uid {uid}", self.our_uid)),
+            Err(error) => Some(format!("learn who connects: {error}")),
+        };
+        let refusal = refusal.or_else(|| {
+            (self.clients.len() >= CLIENTS).then(|| format!("more than {CLIENTS} clients at a time"))
+        });
+        if let Some(error) = refusal {
+            log::warn!("refuse a client: {error}");
+            // The socket's buffer is empty, so this fits or nobody is there.
+            let _ = stream.write_all(&line(&Message::Error { id: 0, error }));
+            return;
+        }
+        let id = self.next;
+        self.next += 1;
+        watch(registry, stream.as_raw_fd(), Source::Client(id), Interest::READABLE | Interest::WRITABLE);
+        let client = Client {
+            stream,
+            inbox: Frames::new(FRAME_LIMIT),
+            outbox: Vec::new(),
+            sent: 0,
+            subscribed: false,
+            due: None,
+            leaving: false,
+        };
+        self.clients.insert(id, client);
+    }
+
+    /// Reads from a client. What it asks for is pushed to `heard`.
+    pub fn visit(&mut self, registry: &Registry, id: u64, now: Mono, heard: &mut Vec<Request>) -> Progress {
+        let Some(client) = self.clients.get_mut(&id) else { return Progress::Drained };
+        let progress = client.read(now, heard);
+        client.flush();
+        match progress {
+            Ok(progress) => progress,
+            Err(refusal) => {
+                if let Some(error) = refusal {
+                    log::warn!("a client: {error}");
+                    client.push(&Message::Error { id: 0, error });
+                    client.flush();
+                }
+                client.leaving = true;
+                self.close_if_over(registry, id);
+                Progress::Drained
+            }
+        }
+    }
+
+    /// Sends a message to a client, if it is still there.
+    pub fn send(&mut self, id: u64, message: &Message) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.push(message);
+        }
+    }
+
+    /// Sends an event to whoever subscribed.
+    pub fn publish(&mut self, event: Event) {
+        if !self.clients.values().any(|client| client.subscribed) {
+            return;
+        }
+        let line = line(&Message::Event(event));
+        for client in self.clients.values_mut().filter(|client| client.subscribed) {
+            if client.outbox.len() - client.sent + line.len() > EVENTS_LIMIT {
+                log::warn!("a subscriber does not read: it is cut off");
+                client.leaving = true;
+                client.subscribed = false;
+            } else {
+                client.outbox.extend_from_slice(&line);
+            }
+        }
+    }
+
+    /// From now on the client gets events.
+    pub fn subscribe(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.subscribed = true;
+        }
+    }
+
+    /// Writes what waits for clients, and closes those that are finished.
+    pub fn flush(&mut self, registry: &Registry) {
+        let mut over = Vec::new();
+        for (&id, client) in &mut self.clients {
+            if client.sent < client.outbox.len() {
+                client.flush();
+            }
+            if client.leaving {
+                over.push(id);
+            }
+        }
+        for id in over {
+            self.close_if_over(registry, id);
+        }
+    }
+
+    /// Whether every client has everything.
+    pub fn is_flushed(&self) -> bool {
+        self.clients.values().all(|client| client.sent == client.outbox.len())
+    }
+
+    /// When the next client is due with the rest of a request.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.clients.values().filter_map(|client| client.due).min()
+    }
+
+    /// Turns away clients that owe the rest of a request for too long.
+    pub fn expire(&mut self, registry: &Registry, now: Mono) {
+        let late: Vec<u64> =
+            self.clients.iter().filter(|(_, c)| c.due.is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
+        for id in late {
+            let error = format!("read a request: its end did not come within {} s", FRAME_DEADLINE.0 / 1_000);
+            self.send(id, &Message::Error { id: 0, error });
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.due = None;
+                client.leaving = true;
+                client.flush();
+            }
+            self.close_if_over(registry, id);
+        }
+    }
+
+    fn close_if_over(&mut self, registry: &Registry, id: u64) {
+        let over = self.clients.get(&id).is_some_and(|c| c.leaving && (c.sent == c.outbox.len() || c.due.is_some()));
+        if over && let Some(client) = self.clients.remove(&id) {
+            unwatch(registry, client.stream.as_raw_fd());
+        }
+    }
+}
+
+impl Client {
+    /// `Err(None)`: it has gone; `Err(Some)`: it is sent away, and told why.
+    fn read(&mut self, now: Mono, heard: &mut Vec<Request>) -> Result<Progress, Option<String>> {
+        let mut buffer = [0; 16 << 10];
+        for _ in 0..REQUESTS {
+            if let Some(line) = self.inbox.next_line().map_err(|error| Some(error.to_string()))? {
+                let line = line.to_vec();
+                self.due = None;
+                self.hear(&line, heard);
+                continue;
+            }
+            if !self.inbox.is_partial() {
+                self.due = None;
+            } else if self.due.is_none() {
+                self.due = Some(now + FRAME_DEADLINE);
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(None),
+                Ok(count) => self.inbox.push(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Drained),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(None),
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    fn hear(&mut self, line: &[u8], heard: &mut Vec<Request>) {
+        match serde_json::from_slice::<Request>(line) {
+            Ok(request) if request.v == VERSION => heard.push(request),
+            Ok(request) => {
+                let error = format!(
+                    "the client speaks version {} of the protocol, the daemon version {VERSION}",
+                    request.v
+                );
+                self.push(&Message::Error { id: request.id, error });
+            }
+            Err(error) => {
+                let id = serde_json::from_slice::<serde_json::Value>(line)
+                    .ok()
+                    .and_then(|value| value.get("id")?.as_u64())
+                    .unwrap_or(0);
+                self.push(&Message::Error { id, error: format!("read a request: {error}") });
+            }
+        }
+    }
+
+    fn push(&mut self, message: &Message) {
+        let line = line(message);
+        if self.outbox.len() - self.sent + line.len() > OUTBOX_LIMIT {
+            log::warn!("a client does not read: it is cut off");
+            self.leaving = true;
+            self.sent = self.outbox.len();
+            return;
+        }
+        self.outbox.extend_from_slice(&line);
+    }
+
+    fn flush(&mut self) {
+        while self.sent < self.outbox.len() {
+            match self.stream.write(&self.outbox[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.leaving = true;
+                    self.sent = self.outbox.len();
+                }
+            }
+        }
+        self.outbox = Vec::new();
+        self.sent = 0;
+    }
+}
+
+fn line(message: &Message) -> Vec<u8> {
+    // A message is made of strings and numbers: there is nothing in it that JSON cannot say.
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

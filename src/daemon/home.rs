@@ -1,0 +1,151 @@
+//! The files of one daemon: everything below its home, private to its owner.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::app::{App, Instances};
+use crate::node;
+
+/// Where the daemon lives.
+#[derive(Clone, Debug)]
+pub struct Home {
+    path: PathBuf,
+    /// The file that Node processes preload; `None` when it could not be written.
+    preload: Option<PathBuf>,
+}
+
+/// A stream of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// fd 1
+    Stdout,
+    /// fd 2
+    Stderr,
+}
+
+impl Home {
+    /// The home at `path`, made private.
+    pub fn prepare(path: PathBuf) -> Result<Home, String> {
+        let failed = |what: &str, path: &Path, error: io::Error| {
+            format!("{what} {}: {}", path.display(), crate::sys::reason(&error))
+        };
+        let mut directory = fs::DirBuilder::new();
+        directory.recursive(true).mode(0o700);
+        for path in [path.clone(), path.join("logs"), path.join("run")] {
+            directory.create(&path).map_err(|error| failed("create", &path, error))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+                .map_err(|error| failed("make private", &path, error))?;
+        }
+        // What a daemon before us left behind.
+        if let Ok(left) = fs::read_dir(path.join("run")) {
+            for file in left.flatten() {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        let preload = path.join("run/preload.cjs");
+        let written = fs::write(&preload, node::PRELOAD);
+        let preload = match written {
+            Ok(()) => Some(preload),
+            Err(error) => {
+                log::error!("{}; Node apps run unclustered", failed("write", &preload, error));
+                None
+            }
+        };
+        Ok(Home { path, preload })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What Node processes preload.
+    pub fn preload(&self) -> Option<&Path> {
+        self.preload.as_deref()
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("pmx.sock")
+    }
+
+    /// The lock that decides who is the daemon.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("pmx.lock")
+    }
+
+    /// Tells the daemon's pid to people and tools, and decides nothing.
+    pub fn pid_file(&self) -> PathBuf {
+        self.path.join("pmx.pid")
+    }
+
+    /// The daemon's own log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("pmx.log")
+    }
+
+    /// Whoever creates this file owns the channel of the child.
+    pub fn claim(&self, child: u64) -> PathBuf {
+        self.path.join(format!("run/claim-{child}"))
+    }
+
+    /// Writes the pid file.
+    pub fn write_pid(&self, pid: u32) -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.pid_file())?;
+        writeln!(file, "{pid}")
+    }
+
+    /// Where a stream of one process goes.
+    pub fn log_file(&self, app: &App, id: u32, stream: Stream) -> PathBuf {
+        let (declared, word) = match stream {
+            Stream::Stdout => (&app.out_file, "out"),
+            Stream::Stderr => (&app.error_file, "error"),
+        };
+        let Some(declared) = declared else {
+            let name = file_name(&app.name);
+            let file =
+                if app.merge_logs { format!("{name}-{word}.log") } else { format!("{name}-{word}-{id}.log") };
+            return self.path.join("logs").join(file);
+        };
+        let path = app.cwd.path().join(declared.path());
+        let special = path.as_os_str() == "/dev/null" || path.file_name().is_some_and(|n| n == "NULL");
+        if app.merge_logs || app.instances == Instances::Count(1) || special {
+            return path;
+        }
+        // As pm2 does: the id before the extension, so that instances do not share a file.
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+        path.with_file_name(format!("{stem}-{id}{extension}"))
+    }
+}
+
+/// A name as a part of a file name; pm2's rule.
+fn file_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Text;
+
+    #[test]
+    fn log_files_are_named_after_the_process_and_cannot_leave_the_home() {
+        let home = Home { path: PathBuf::from("/h"), preload: None };
+        let mut app = App { name: "../a b".into(), cwd: Text::from("/srv"), ..App::default() };
+        let path = |app: &App| home.log_file(app, 7, Stream::Stderr).display().to_string();
+        assert_eq!(path(&app), "/h/logs/..-a-b-error-7.log");
+        app.merge_logs = true;
+        assert_eq!(path(&app), "/h/logs/..-a-b-error.log");
+        app.error_file = Some(Text::from("log/err.log"));
+        assert_eq!(path(&app), "/srv/log/err.log");
+        app.merge_logs = false;
+        app.instances = Instances::Count(2);
+        assert_eq!(path(&app), "/srv/log/err-7.log");
+        app.error_file = Some(Text::from("/dev/null"));
+        assert_eq!(path(&app), "/dev/null");
+    }
+}

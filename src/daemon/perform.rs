@@ -1,0 +1,85 @@
+//! Carries out what the supervisor decides.
+
+use super::children::Request;
+use super::event_loop::Daemon;
+use crate::protocol::{Answer, Event, EventKind, Message};
+use crate::supervisor::{Action, Input, ProcId};
+use crate::sys::clock;
+use crate::time::Millis;
+
+/// How long connections that are idle stay open while a worker drains: long enough for the next request
+/// on a connection that is in use, which is then told to close; well below Node's keep-alive timeout of 5 s.
+const IDLE_GRACE: Millis = Millis(2_000);
+
+impl Daemon {
+    /// Performs one action. What the supervisor must know of it comes back as an input.
+    pub(super) fn perform(&mut self, action: Action) -> Option<Input> {
+        let registry = self.poll.registry();
+        match action {
+            Action::Spawn { child, process, app, instance, hold } => {
+                let home = &self.home;
+                let (now, wall) = (self.now, clock::wall());
+                let request = Request { child, process, app, instance, hold, home, now, wall };
+                match self.children.spawn(registry, &request) {
+                    Ok(()) => {
+                        self.primary.join(child, hold);
+                        return Some(Input::Spawned { child });
+                    }
+                    Err(refused) => {
+                        log::error!("{}({}): {}", request.app.name, process.0, refused.reason);
+                        let (reason, transient) = (refused.reason, refused.transient);
+                        return Some(Input::SpawnFailed { child, reason, transient });
+                    }
+                }
+            }
+            Action::Promote { child } => self.primary.promote(registry, &mut self.children, child),
+            Action::Drain { child } => {
+                let timeout = self.children.get(child).map_or(Millis(0), |child| child.app.drain_timeout);
+                let grace = IDLE_GRACE.min(Millis(timeout.0 / 2)).0;
+                if !self.primary.drain(registry, &mut self.children, child, grace) {
+                    return Some(Input::Drained { child });
+                }
+            }
+            Action::Stop { child, signal } => self.children.stop(child, signal),
+            Action::Kill { child } => self.children.stop(child, libc::SIGKILL),
+            Action::Signal { child, signal } => self.children.signal(child, signal),
+            Action::Publish { process, kind, detail } => self.publish(process, kind, detail),
+            Action::Release { app } => self.primary.release(registry, &app),
+            Action::Forget { process } => self.memories.forget(process),
+            Action::Progress { op, progress } => {
+                if let Some(&(client, id)) = self.asked.get(&op) {
+                    self.control.send(client, &Message::Progress { id, progress });
+                }
+            }
+            Action::Answer { op, outcome } => {
+                if let Some((client, id)) = self.asked.remove(&op) {
+                    let message = match outcome {
+                        Ok(outcomes) if self.supervisor.is_shutting_down() && Some(op) == self.shutdown => {
+                            let answer = Answer::Killed { stopped: outcomes.len() as u32 };
+                            Message::Done { id, answer }
+                        }
+                        Ok(outcomes) => Message::Done { id, answer: Answer::Outcomes(outcomes) },
+                        Err(error) => Message::Error { id, error },
+                    };
+                    self.control.send(client, &message);
+                }
+            }
+            Action::Exit => self.ending = true,
+        }
+        None
+    }
+
+    /// Tells subscribers, and the daemon's own log.
+    pub(super) fn publish(&mut self, process: ProcId, kind: EventKind, detail: String) {
+        let at = clock::wall();
+        if kind == EventKind::Added {
+            self.memories.begin(process, at);
+        }
+        let name = self.supervisor.process(process).map_or(String::new(), |p| p.app.name.clone());
+        if kind != EventKind::Message {
+            let comma = if detail.is_empty() { "" } else { ": " };
+            log::info!("{name}({}) {kind:?}{comma}{detail}", process.0);
+        }
+        self.control.publish(Event { at, kind, id: process.0, name, detail });
+    }
+}

@@ -1,0 +1,572 @@
+//! The Node cluster primary: binds what workers want to listen on, keeps the sockets for the life of the
+//! app, and deals connections out where the kernel does not.
+//!
+//! Sockets belong to the app and its slots, never to a child: across reload, restart and crash nobody
+//! closes a listener, so no connection in its queue is lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use mio::{Interest, Registry};
+use serde_json::Value;
+
+use super::children::{self, Children};
+use super::source::{Progress, Source};
+use crate::app::{App, Balance};
+use crate::cluster::Rota;
+use crate::node::{self, Family, Handle, Place, Query};
+use crate::supervisor::ChildId;
+use crate::sys::socket::{self, LocalAddr};
+
+/// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
+/// enough that few wait behind one that blocks.
+const DEPTH: u32 = 8;
+/// Connections accepted in one visit.
+const ACCEPTS: usize = 64;
+/// The accept queue when the app asks for nothing: Node's default.
+const BACKLOG: u32 = 511;
+
+/// What an app is known by: its listeners belong to all its instances.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct AppKey(String, String, crate::app::Text);
+
+impl AppKey {
+    fn of(app: &App) -> AppKey {
+        AppKey(app.namespace.clone(), app.name.clone(), app.command.script.clone())
+    }
+}
+
+/// All that the apps listen on.
+#[derive(Debug, Default)]
+pub struct Primary {
+    shares: BTreeMap<(AppKey, String), Share>,
+    by_listener: BTreeMap<u64, (AppKey, String)>,
+    workers: BTreeMap<ChildId, Worker>,
+    next_listener: u64,
+    next_seq: u64,
+}
+
+/// One address that the workers of an app share.
+#[derive(Debug)]
+struct Share {
+    /// What the workers call it.
+    key: String,
+    place: Place,
+    /// What it is bound to, for TCP and UDP.
+    addr: Option<SocketAddr>,
+    /// To be removed when the app lets go of it.
+    path: Option<PathBuf>,
+    policy: Balance,
+    /// What the first worker sent along and all must get.
+    data: Value,
+    backlog: u32,
+    /// By slot; those of all slots are one where there is only one.
+    sockets: BTreeMap<u32, Listener>,
+    /// Workers that have it open.
+    users: BTreeMap<ChildId, User>,
+    rota: Rota,
+    /// Handed over, not yet acknowledged.
+    in_flight: BTreeMap<u64, (ChildId, OwnedFd)>,
+    /// To be handed over before any other.
+    waiting: VecDeque<OwnedFd>,
+}
+
+/// A worker that has a share open.
+#[derive(Debug)]
+struct User {
+    slot: u32,
+    /// Its server said so.
+    listens: bool,
+}
+
+/// One listening socket.
+#[derive(Debug)]
+struct Listener {
+    id: u64,
+    fd: OwnedFd,
+    /// Somebody has called listen(2) on it.
+    listens: bool,
+    /// We accept from it.
+    watched: bool,
+}
+
+/// A child in its part as a worker.
+#[derive(Debug, Default)]
+struct Worker {
+    /// It must not accept yet.
+    held: bool,
+    /// It was told to accept no more.
+    draining: bool,
+}
+
+impl Primary {
+    /// A child that may become a worker.
+    pub fn join(&mut self, child: ChildId, held: bool) {
+        self.workers.insert(child, Worker { held, draining: false });
+    }
+
+    /// A server of `child` wants to listen: answers it.
+    pub fn query_server(
+        &mut self,
+        registry: &Registry,
+        children: &mut Children,
+        child: ChildId,
+        seq: u64,
+        query: &Query,
+    ) {
+        let Some(living) = children.get(child) else { return };
+        // Node's primary ignores workers that are on their way out.
+        if self.workers.get(&child).is_none_or(|worker| worker.draining) {
+            return;
+        }
+        let (app, instance) = (living.app.clone(), living.instance);
+        let answer = match self.share(&app, instance, query) {
+            Ok(id) => id,
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                log::info!("{}: listen on {}: {error}", app.name, query.key);
+                if let Some(channel) = children.channel(child) {
+                    channel.send(node::listen_error(seq, &query.key, &query.data, errno), None);
+                }
+                return;
+            }
+        };
+        let Some(share) = self.shares.get_mut(&answer) else { return };
+        let slot = share.slot(instance);
+        share.users.insert(child, User { slot, listens: false });
+        let Some(listener) = share.sockets.get_mut(&slot) else { return };
+        let Some(channel) = children.channel(child) else { return };
+        if share.policy == Balance::Rr {
+            channel.send(node::faux_handle(seq, &share.key, &share.data, share.addr), None);
+            if !listener.listens {
+                if let Err(error) = socket::listen(listener.fd.as_fd(), share.backlog) {
+                    log::error!("{}: listen on {}: {error}", app.name, share.key);
+                }
+                listener.listens = true;
+            }
+            if !self.workers.get(&child).is_some_and(|worker| worker.held) {
+                self.serve(registry, children, &answer, child);
+            }
+        } else {
+            let handle =
+                if matches!(share.place, Place::Udp { .. }) { Handle::Datagram } else { Handle::Stream };
+            channel
+                .send(node::shared_handle(handle, seq, &share.key, &share.data), Some(listener.fd.as_fd()));
+        }
+    }
+
+    /// The share of `query`, bound if it is new, with a socket for the slot.
+    fn share(&mut self, app: &App, instance: u32, query: &Query) -> io::Result<(AppKey, String)> {
+        let id = (AppKey::of(app), query.key.clone());
+        if !self.shares.contains_key(&id) {
+            let share = Share::bind(app, query, &mut self.next_listener, instance)?;
+            for listener in share.sockets.values() {
+                self.by_listener.insert(listener.id, id.clone());
+            }
+            self.shares.insert(id.clone(), share);
+        }
+        if let Some(share) = self.shares.get_mut(&id) {
+            let slot = share.slot(instance);
+            if !share.sockets.contains_key(&slot)
+                && let Some(addr) = share.addr
+            {
+                let v6only = matches!(share.place, Place::Tcp { v6only: true, .. });
+                let fd = socket::bind_tcp(addr, addr.is_ipv6().then_some(v6only), true)?;
+                let listener = Listener::new(&mut self.next_listener, fd);
+                self.by_listener.insert(listener.id, id.clone());
+                share.sockets.insert(slot, listener);
+            }
+        }
+        Ok(id)
+    }
+
+    /// A server of `child` listens.
+    pub fn listening(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
+        for share in self.shares.values_mut() {
+            if let Some(user) = share.users.get_mut(&child) {
+                user.listens = true;
+                if let Some(listener) = share.sockets.get_mut(&user.slot) {
+                    listener.listens |= share.policy != Balance::Rr;
+                }
+            }
+        }
+        self.cover(registry, children);
+    }
+
+    /// The candidate of a reload takes over: it may accept.
+    pub fn promote(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
+        let Some(worker) = self.workers.get_mut(&child) else { return };
+        worker.held = false;
+        if let Some(channel) = children.channel(child) {
+            channel.send(node::go(), None);
+        }
+        let used: Vec<_> = self
+            .shares
+            .iter()
+            .filter(|(_, s)| s.users.contains_key(&child))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in used {
+            if self.shares.get(&id).is_some_and(|share| share.policy == Balance::Rr) {
+                self.serve(registry, children, &id, child);
+            }
+        }
+        self.cover(registry, children);
+    }
+
+    /// Tells a worker to accept no more and to finish what it has. False: it is no worker.
+    pub fn drain(
+        &mut self,
+        registry: &Registry,
+        children: &mut Children,
+        child: ChildId,
+        grace: u64,
+    ) -> bool {
+        let Some(worker) = self.workers.get_mut(&child) else { return false };
+        worker.draining = true;
+        for share in self.shares.values_mut() {
+            share.rota.leave(child.0);
+        }
+        self.cover(registry, children);
+        let Some(channel) = children.channel(child) else { return false };
+        self.next_seq += 1;
+        channel.send(node::drain(grace), None) && channel.send(node::disconnect(self.next_seq), None)
+    }
+
+    /// A server of `child` was closed by its app. When nobody has it open, the address is given up.
+    pub fn close(&mut self, registry: &Registry, children: &mut Children, child: ChildId, key: &str) {
+        // One that drains closes its servers because it was told to; its app still wants them.
+        if self.workers.get(&child).is_none_or(|worker| worker.draining) {
+            return;
+        }
+        let Some(living) = children.get(child) else { return };
+        let id = (AppKey::of(&living.app), key.to_string());
+        let Some(share) = self.shares.get_mut(&id) else { return };
+        share.users.remove(&child);
+        share.rota.leave(child.0);
+        if share.users.is_empty() {
+            self.give_up(registry, &id);
+        }
+        self.cover(registry, children);
+    }
+
+    /// A worker answered for a connection.
+    pub fn acknowledged(&mut self, registry: &Registry, children: &mut Children, seq: u64, accepted: bool) {
+        let found =
+            self.shares.iter_mut().find_map(|(id, share)| Some((id.clone(), share.in_flight.remove(&seq)?)));
+        let Some((id, (worker, connection))) = found else { return };
+        if let Some(share) = self.shares.get_mut(&id) {
+            share.rota.done(worker.0);
+            if !accepted {
+                share.waiting.push_back(connection);
+            }
+        }
+        self.caught_up(worker);
+        let _ = self.deal(registry, children, &id);
+    }
+
+    /// A worker that was passed over because it was behind takes its turns again.
+    pub fn caught_up(&mut self, child: ChildId) {
+        if self.workers.get(&child).is_none_or(|worker| worker.held || worker.draining) {
+            return;
+        }
+        for share in self.shares.values_mut() {
+            let deals = share.policy == Balance::Rr || share.sockets.values().any(|l| l.watched);
+            if deals && share.users.contains_key(&child) {
+                share.rota.join(child.0);
+            }
+        }
+    }
+
+    /// A child is gone: what it was handed and did not take goes to others, and its queues too.
+    pub fn gone(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
+        self.workers.remove(&child);
+        let ids: Vec<_> = self.shares.keys().cloned().collect();
+        for id in ids {
+            let Some(share) = self.shares.get_mut(&id) else { continue };
+            share.users.remove(&child);
+            share.rota.leave(child.0);
+            let unanswered: Vec<u64> =
+                share.in_flight.iter().filter(|(_, (to, _))| *to == child).map(|(seq, _)| *seq).collect();
+            for seq in &unanswered {
+                share.rota.done(child.0);
+                if let Some((_, connection)) = share.in_flight.remove(seq) {
+                    share.waiting.push_back(connection);
+                }
+            }
+            if !unanswered.is_empty() {
+                let _ = self.deal(registry, children, &id);
+            }
+        }
+        self.cover(registry, children);
+    }
+
+    /// Where the socket of a slot has nobody who accepts from it, we do, and give what arrives there to
+    /// the workers of the other slots. If there is none either, it waits in the queue.
+    fn cover(&mut self, registry: &Registry, children: &mut Children) {
+        let mut uncovered = Vec::new();
+        for (id, share) in &mut self.shares {
+            if share.policy != Balance::Reuseport {
+                continue;
+            }
+            let workers = &self.workers;
+            let accepts = |(child, user): &(&ChildId, &User)| {
+                user.listens && workers.get(child).is_some_and(|w| !w.held && !w.draining)
+            };
+            let covered: Vec<u32> = share.users.iter().filter(accepts).map(|(_, user)| user.slot).collect();
+            for (slot, listener) in &mut share.sockets {
+                if covered.contains(slot) || covered.is_empty() || !listener.listens {
+                    listener.unwatch(registry);
+                } else {
+                    listener.watch(registry);
+                }
+            }
+            if share.sockets.values().any(|listener| listener.watched) || !share.waiting.is_empty() {
+                for (child, _) in share.users.iter().filter(accepts) {
+                    share.rota.join(child.0);
+                }
+                uncovered.push(id.clone());
+            }
+        }
+        for id in uncovered {
+            let _ = self.deal(registry, children, &id);
+        }
+    }
+
+    /// A worker takes its turns from now on.
+    fn serve(&mut self, registry: &Registry, children: &mut Children, id: &(AppKey, String), child: ChildId) {
+        let Some(share) = self.shares.get_mut(id) else { return };
+        share.rota.join(child.0);
+        if let Some(listener) = share.sockets.get_mut(&0) {
+            listener.watch(registry);
+        }
+        let _ = self.deal(registry, children, id);
+    }
+
+    /// A listener that we accept from has something.
+    pub fn visit(&mut self, registry: &Registry, children: &mut Children, listener: u64) -> Progress {
+        let Some(id) = self.by_listener.get(&listener).cloned() else { return Progress::Drained };
+        self.deal(registry, children, &id)
+    }
+
+    /// Hands connections to workers: first those that came back, then those that wait in our listeners.
+    /// What nobody can take now stays in the kernel's queue.
+    fn deal(&mut self, registry: &Registry, children: &mut Children, id: &(AppKey, String)) -> Progress {
+        let Some(share) = self.shares.get_mut(id) else { return Progress::Drained };
+        for _ in 0..ACCEPTS {
+            let Some(worker) = share.next_worker(children) else { return Progress::Drained };
+            let Some(connection) = share.waiting.pop_front().or_else(|| share.accept(registry)) else {
+                share.rota.done(worker.0);
+                return Progress::Drained;
+            };
+            self.next_seq += 1;
+            let message = node::new_connection(&share.key, self.next_seq);
+            let sent = children.channel(worker).is_some_and(|c| c.send(message, Some(connection.as_fd())));
+            if sent {
+                share.in_flight.insert(self.next_seq, (worker, connection));
+            } else {
+                share.rota.done(worker.0);
+                share.rota.leave(worker.0);
+                share.waiting.push_front(connection);
+            }
+        }
+        Progress::More
+    }
+
+    /// Nobody of the app is up or wanted up: its addresses are given up.
+    pub fn release(&mut self, registry: &Registry, app: &App) {
+        let app = AppKey::of(app);
+        let ids: Vec<_> = self.shares.keys().filter(|(owner, _)| *owner == app).cloned().collect();
+        for id in ids {
+            self.give_up(registry, &id);
+        }
+    }
+
+    fn give_up(&mut self, registry: &Registry, id: &(AppKey, String)) {
+        let Some(mut share) = self.shares.remove(id) else { return };
+        for listener in share.sockets.values_mut() {
+            listener.unwatch(registry);
+            self.by_listener.remove(&listener.id);
+        }
+        if let Some(path) = &share.path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::debug!("remove {}: {error}", path.display());
+        }
+    }
+
+    /// The addresses that a child has open, for people.
+    pub fn addresses(&self, child: ChildId) -> Vec<String> {
+        let used = self.shares.values().filter(|share| share.users.contains_key(&child));
+        used.map(|share| match (&share.place, share.addr) {
+            (Place::Udp { .. }, Some(addr)) => format!("udp {addr}"),
+            (_, Some(addr)) => format!("tcp {addr}"),
+            (Place::Unix { path, .. }, None) => format!("unix {path}"),
+            (_, None) => share.key.clone(),
+        })
+        .collect()
+    }
+
+    /// Whether the child has anything open.
+    pub fn is_serving(&self, child: ChildId) -> bool {
+        self.shares.values().any(|share| share.users.contains_key(&child))
+    }
+}
+
+impl Listener {
+    fn new(next: &mut u64, fd: OwnedFd) -> Listener {
+        let id = *next;
+        *next += 1;
+        Listener { id, fd, listens: false, watched: false }
+    }
+
+    fn watch(&mut self, registry: &Registry) {
+        if !self.watched {
+            self.watched = true;
+            children::watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
+        }
+    }
+
+    fn unwatch(&mut self, registry: &Registry) {
+        if self.watched {
+            self.watched = false;
+            children::unwatch(registry, self.fd.as_raw_fd());
+        }
+    }
+}
+
+impl Share {
+    /// Binds the first socket of an address. Without SO_REUSEPORT at first, so that a stranger on it
+    /// is noticed; the option comes after, for the sockets of the other slots.
+    fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
+        let backlog = query.backlog.unwrap_or(BACKLOG);
+        let mut share = Share {
+            key: query.key.clone(),
+            place: query.place.clone(),
+            addr: None,
+            path: None,
+            policy: app.balance,
+            data: query.data.clone(),
+            backlog,
+            sockets: BTreeMap::new(),
+            users: BTreeMap::new(),
+            rota: Rota::default(),
+            in_flight: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        };
+        let fd = match &query.place {
+            Place::Tcp { ip, port, v6only } => {
+                let fd = bind_tcp(*ip, *port, *v6only)?;
+                if share.policy == Balance::Reuseport {
+                    socket::allow_reuseport(fd.as_fd())?;
+                }
+                fd
+            }
+            Place::Udp { ip, family, port, v6only, reuse_addr } => {
+                // One socket for all is Node's meaning; datagrams cannot be dealt out.
+                share.policy = Balance::Shared;
+                let any = match family {
+                    Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                };
+                let addr = SocketAddr::new(ip.unwrap_or(any), *port);
+                socket::bind_udp(addr, addr.is_ipv6().then_some(*v6only), *reuse_addr)?
+            }
+            Place::Unix { path, readable_all, writable_all } => {
+                if share.policy == Balance::Reuseport {
+                    share.policy = Balance::Shared;
+                }
+                let path = app.cwd.path().join(path);
+                let fd = bind_unix(&path, *readable_all, *writable_all)?;
+                share.path = Some(path).filter(|path| !path.as_os_str().as_encoded_bytes().starts_with(&[0]));
+                fd
+            }
+            Place::Unavailable => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        };
+        if let LocalAddr::Inet(addr) = socket::local_addr(fd.as_fd())? {
+            share.addr = Some(addr);
+        }
+        let slot = share.slot(instance);
+        share.sockets.insert(slot, Listener::new(next, fd));
+        Ok(share)
+    }
+
+    /// The slot whose socket a worker of this instance gets.
+    fn slot(&self, instance: u32) -> u32 {
+        match self.policy {
+            Balance::Reuseport => instance,
+            Balance::Rr | Balance::Shared => 0,
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry) -> Option<OwnedFd> {
+        for listener in self.sockets.values_mut().filter(|listener| listener.watched) {
+            match socket::accept(listener.fd.as_fd()) {
+                Ok(Some(connection)) => return Some(connection),
+                Ok(None) => {}
+                // Nobody has called listen(2) on it after all.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => listener.unwatch(registry),
+                Err(error) => log::warn!("accept on {}: {error}", self.key),
+            }
+        }
+        None
+    }
+
+    /// The next worker that can take a connection.
+    fn next_worker(&mut self, children: &mut Children) -> Option<ChildId> {
+        loop {
+            let worker = ChildId(self.rota.take(DEPTH)?);
+            if children.channel(worker).is_some_and(|channel| channel.is_clear()) {
+                return Some(worker);
+            }
+            // Behind with its channel, or gone: it comes back when it answers.
+            self.rota.done(worker.0);
+            self.rota.leave(worker.0);
+        }
+    }
+}
+
+/// Binds as Node's primary does: no address means any, of both families where there are both.
+fn bind_tcp(ip: Option<IpAddr>, port: u16, v6only: bool) -> io::Result<OwnedFd> {
+    match ip {
+        Some(ip) => socket::bind_tcp(SocketAddr::new(ip, port), ip.is_ipv6().then_some(v6only), false),
+        None => {
+            let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+            match socket::bind_tcp(both, Some(v6only), false) {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                    ) =>
+                {
+                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+                    socket::bind_tcp(any, None, false)
+                }
+                bound => bound,
+            }
+        }
+    }
+}
+
+/// Binds a unix socket as libuv does: a missing directory is EACCES.
+fn bind_unix(path: &Path, readable_all: bool, writable_all: bool) -> io::Result<OwnedFd> {
+    let fd = socket::bind_unix(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => io::Error::from_raw_os_error(libc::EACCES),
+        _ => error,
+    })?;
+    if readable_all || writable_all {
+        use std::os::unix::fs::PermissionsExt;
+        let mut mode = std::fs::metadata(path)?.permissions().mode();
+        if readable_all {
+            mode |= 0o444;
+        }
+        if writable_all {
+            mode |= 0o222;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(fd)
+}

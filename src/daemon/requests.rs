@@ -1,0 +1,155 @@
+//! What clients ask for: answered at once where it is only a question, else handed to the supervisor.
+
+use std::fs::OpenOptions;
+use std::sync::Arc;
+
+use super::event_loop::Daemon;
+use super::home::Stream;
+use super::views::Sight;
+use crate::app::{App, Instances, SharedEnv};
+use crate::protocol::{Answer, Message, Outcome, Request, Verb};
+use crate::supervisor::{Command, Input, OpId, Process};
+use crate::sys::{clock, limits};
+
+impl Daemon {
+    /// Takes one request of a client.
+    pub(super) fn request(&mut self, client: u64, request: Request) {
+        let id = request.id;
+        let command = match request.verb {
+            Verb::Ping => return self.done(client, id, self.pong()),
+            Verb::Subscribe => {
+                self.control.subscribe(client);
+                return self.done(client, id, self.pong());
+            }
+            Verb::List => {
+                let list = self.sight().list();
+                return self.done(client, id, Answer::List(list));
+            }
+            Verb::Describe { targets } => {
+                let details = self.details(&targets);
+                return self.answer(client, id, details.map(Answer::Details));
+            }
+            Verb::Flush { targets } => {
+                let flushed = self.flush_logs(&targets);
+                return self.answer(client, id, flushed.map(Answer::Outcomes));
+            }
+            Verb::Start { apps, inherit, existing } => match self.checked(apps, inherit) {
+                Ok(apps) => Command::Start(apps, existing),
+                Err(error) => return self.control.send(client, &Message::Error { id, error }),
+            },
+            Verb::Stop { targets } => Command::Stop(targets),
+            Verb::Restart { targets, changes } => Command::Restart(targets, changes),
+            Verb::Reload { targets, changes, parallel } => {
+                Command::Reload(targets, changes, parallel.unwrap_or(1))
+            }
+            Verb::Scale { name, to } => Command::Scale(name, to),
+            Verb::Delete { targets } => Command::Delete(targets),
+            Verb::Reset { targets } => {
+                for process in self.supervisor.select(&targets).unwrap_or_default() {
+                    self.memories.begin(process, clock::wall());
+                }
+                Command::Reset(targets)
+            }
+            Verb::Signal { targets, signal } => Command::Signal(targets, signal),
+            Verb::Kill => Command::Shutdown,
+        };
+        let op = self.new_op();
+        if command == Command::Shutdown && !self.supervisor.is_shutting_down() {
+            self.shutdown = Some(op);
+        }
+        self.asked.insert(op, (client, id));
+        self.supervisor.handle(self.now, Input::Command { op, command });
+    }
+
+    /// A number for an operation.
+    pub(super) fn new_op(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+
+    fn done(&mut self, client: u64, id: u64, answer: Answer) {
+        self.control.send(client, &Message::Done { id, answer });
+    }
+
+    fn answer(&mut self, client: u64, id: u64, answer: Result<Answer, String>) {
+        match answer {
+            Ok(answer) => self.done(client, id, answer),
+            Err(error) => self.control.send(client, &Message::Error { id, error }),
+        }
+    }
+
+    fn pong(&self) -> Answer {
+        Answer::Pong { version: env!("CARGO_PKG_VERSION").to_string(), pid: std::process::id() }
+    }
+
+    fn sight(&mut self) -> Sight<'_> {
+        Sight {
+            supervisor: &self.supervisor,
+            children: &mut self.children,
+            primary: &self.primary,
+            memories: &self.memories,
+            home: &self.home,
+            now: self.now,
+        }
+    }
+
+    fn details(&mut self, targets: &[String]) -> Result<Vec<crate::protocol::Detail>, String> {
+        let ids = match targets {
+            [all] if all == "all" => self.supervisor.processes().map(|process| process.id).collect(),
+            _ => self.supervisor.select(targets)?,
+        };
+        let mut sight = self.sight();
+        let supervisor = sight.supervisor;
+        Ok(ids.iter().filter_map(|id| supervisor.process(*id)).map(|process| sight.detail(process)).collect())
+    }
+
+    /// The apps of a start, with what only the daemon knows: how many CPUs there are, and that many of
+    /// them come from the same shell.
+    fn checked(&self, apps: Vec<App>, inherit: SharedEnv) -> Result<Vec<(Arc<App>, u32)>, String> {
+        let known = self.supervisor.processes().map(|process| &process.app.inherit);
+        let inherit = known.filter(|env| **env == inherit).next().cloned().unwrap_or(inherit);
+        let mut checked = Vec::new();
+        for mut app in apps {
+            app.check()?;
+            app.inherit = inherit.clone();
+            let count = match app.instances {
+                Instances::Count(count) => count.max(1),
+                Instances::CpusLess(less) => limits::cpus().saturating_sub(less).max(1),
+            };
+            checked.push((Arc::new(app), count));
+        }
+        Ok(checked)
+    }
+
+    /// Empties log files. Children go on writing at their ends, which are the beginnings now.
+    fn flush_logs(&mut self, targets: &[String]) -> Result<Vec<Outcome>, String> {
+        let ids = match targets {
+            [] => self.supervisor.processes().map(|process| process.id).collect(),
+            _ => self.supervisor.select(targets)?,
+        };
+        let mut outcomes = Vec::new();
+        if targets.is_empty() {
+            truncate(&self.home.log())?;
+        }
+        for process in ids.iter().filter_map(|id| self.supervisor.process(*id)) {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                truncate(&self.log_file(process, stream))?;
+            }
+            outcomes.push(Outcome { id: process.id.0, name: process.app.name.clone(), failure: None });
+        }
+        Ok(outcomes)
+    }
+
+    fn log_file(&self, process: &Process, stream: Stream) -> std::path::PathBuf {
+        self.home.log_file(&process.app, process.id.0, stream)
+    }
+}
+
+fn truncate(path: &std::path::Path) -> Result<(), String> {
+    match OpenOptions::new().write(true).truncate(true).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("empty {}: {}", path.display(), crate::sys::reason(&error)))
+        }
+        _ => Ok(()),
+    }
+}
