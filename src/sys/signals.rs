@@ -268,6 +268,9 @@ mod tests {
             assert_eq!(parse(&name), Some(number));
             assert_eq!(parse(&name[3..].to_lowercase()), Some(number));
             assert_eq!(parse(&number.to_string()), Some(number));
+            if let Ok(known) = nix::sys::signal::Signal::try_from(number) {
+                assert_eq!(name, known.as_str());
+            }
         }
         for (text, number) in [
             ("SIGUSR2", 12),

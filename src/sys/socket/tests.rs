@@ -190,6 +190,13 @@ fn the_control_socket_is_private_whatever_the_umask() {
             client.write_all(b"x").unwrap();
             assert_eq!(errno(bind_control(&path)), Some(libc::EADDRINUSE));
         }
+        // What closes the moment between bind and chmod: a socket's file is born with the socket's mode.
+        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        let fd = socket::socket(AddressFamily::Unix, SockType::Stream, FLAGS, None).unwrap();
+        nix::sys::stat::fchmod(&fd, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let path = dir.join("born.sock");
+        socket::bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         fs::remove_dir_all(dir).unwrap();
     });
 }
