@@ -19,5 +19,6 @@
 #![warn(missing_docs)]
 
 pub mod app;
+pub mod cli;
 pub mod protocol;
 pub mod time;
