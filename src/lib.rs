@@ -21,4 +21,5 @@
 pub mod app;
 pub mod cli;
 pub mod protocol;
+pub mod sys;
 pub mod time;
