@@ -52,6 +52,14 @@ impl Screen<'_> {
         closed(self.out.write_all(bytes))
     }
 
+    /// A value for machines, on one line.
+    pub fn json(&mut self, value: &(impl serde::Serialize + ?Sized)) -> Result<(), Fail> {
+        let mut text =
+            serde_json::to_vec(value).map_err(|error| Fail::Sentence(format!("write JSON: {error}")))?;
+        text.push(b'\n');
+        self.data(&text)
+    }
+
     /// Hands on what is buffered.
     pub fn flush(&mut self) -> Result<(), Fail> {
         closed(self.out.flush())

@@ -2,13 +2,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use super::Run;
 use super::caller::Caller;
 use super::home::Home;
-use crate::protocol::{Message, Request};
+use super::screen::Screen;
+use crate::protocol::{Message, Outcome, Request, Status, View};
+use crate::time::Wall;
 
 /// A directory that goes away with its test.
 pub struct TestHome {
@@ -28,6 +31,15 @@ impl TestHome {
         caller.env.set("PATH", std::env::var_os("PATH").unwrap_or_default());
         TestHome { home, caller }
     }
+}
+
+/// Writes a program. By another process: a thread of this one that forks in between would keep the
+/// file open for writing, and nobody could execute it then (ETXTBSY).
+pub fn write_program(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, text).unwrap();
+    let installed = std::process::Command::new("install").args(["-m", "755"]).arg(&draft).arg(path).status();
+    assert!(installed.unwrap().success());
 }
 
 impl Drop for TestHome {
@@ -89,4 +101,45 @@ impl Drop for FakeDaemon {
             let _ = thread.join();
         }
     }
+}
+
+/// Runs a command line as it was typed. Gives its exit code, stdout and stderr.
+pub fn run_line(caller: &Caller, line: &[&str]) -> (u8, String, String) {
+    run_line_in(caller, line, None)
+}
+
+/// As [`run_line`], on a terminal of this width.
+pub fn run_line_in(caller: &Caller, line: &[&str], width: Option<usize>) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut screen = Screen { out: &mut out, err: &mut err, width, color: false, silent: false };
+    let run = super::run_with(line.iter().map(std::ffi::OsString::from), caller, &mut screen);
+    let Run::Exit(code) = run else { panic!("{line:?}: {run:?}") };
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// A process as the list shows it.
+pub fn view(id: u32, name: &str, status: Status) -> View {
+    let up = matches!(status, Status::Online | Status::Launching | Status::Stopping);
+    View {
+        id,
+        name: name.to_string(),
+        namespace: "default".to_string(),
+        cluster: false,
+        instance: 0,
+        status,
+        pid: if up { 4000 + id } else { 0 },
+        since: up.then(|| Wall(1_000)),
+        restarts: 0,
+        unstable: 0,
+        cpu: up.then_some(0.5),
+        memory: up.then_some(53_267_661),
+        user: "ann".to_string(),
+        retry_in: None,
+        reason: None,
+    }
+}
+
+/// The outcome of a success.
+pub fn done(id: u32, name: &str) -> Outcome {
+    Outcome { id, name: name.to_string(), failure: None }
 }

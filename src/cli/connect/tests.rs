@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::testing::{FakeDaemon, TestHome};
+use crate::cli::testing::{FakeDaemon, TestHome, write_program};
 use std::os::unix::fs::PermissionsExt;
 
 fn soon() -> Instant {
@@ -88,8 +88,7 @@ fn a_lock_that_is_held_without_a_socket_is_waited_for_and_then_reported() {
 /// A daemon that is a shell script: `$3` is the lock's fd, `$5` the ready pipe.
 fn script(home: &TestHome, body: &str) -> Caller {
     let exe = home.home.path.join("daemon.sh");
-    std::fs::write(&exe, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o700)).unwrap();
+    write_program(&exe, &format!("#!/bin/sh\n{body}\n"));
     Caller { exe, ..home.caller.clone() }
 }
 
