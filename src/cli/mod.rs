@@ -3,8 +3,13 @@
 mod act;
 mod caller;
 mod connect;
+mod describe;
+mod format;
+mod grid;
 mod help;
 mod home;
+mod jlist;
+mod list;
 mod nearest;
 mod options;
 mod parse;
@@ -223,9 +228,12 @@ impl<'s> Session<'_, 's> {
             Cmd::Scale => self.scale(&operands[0], act::scale(&operands[1])?),
             Cmd::Ping => self.ping(),
             Cmd::Kill => self.kill(),
-            Cmd::List | Cmd::Jlist | Cmd::Describe | Cmd::Logs | Cmd::Pid | Cmd::Id => {
-                Err(Fail::Sentence("not built yet".to_string()))
-            }
+            Cmd::List => list::list(self),
+            Cmd::Jlist => jlist::jlist(self),
+            Cmd::Describe => describe::describe(self, operands),
+            Cmd::Logs => Err(Fail::Sentence("not built yet".to_string())),
+            Cmd::Id => self.ids(&operands[0]),
+            Cmd::Pid => self.pids(operands.first()),
             Cmd::Daemon | Cmd::Version | Cmd::Help => unreachable!("dispatch has dealt with {cmd:?}"),
         }
     }
@@ -269,6 +277,25 @@ impl<'s> Session<'_, 's> {
             }
             other => Err(Fail::Sentence(act::unexpected(&other))),
         }
+    }
+
+    /// As pm2 prints them: a JavaScript array, empty for an unknown name.
+    fn ids(&mut self, name: &str) -> Result<(), Fail> {
+        let views = self.views()?;
+        let ids: Vec<_> =
+            views.iter().filter(|view| view.name == name).map(|view| view.id.to_string()).collect();
+        let text = if ids.is_empty() { "[]\n".to_string() } else { format!("[ {} ]\n", ids.join(", ")) };
+        self.screen.data(text.as_bytes())
+    }
+
+    /// As pm2 prints them: one a line, 0 for what is down, a blank line for an unknown name.
+    fn pids(&mut self, name: Option<&String>) -> Result<(), Fail> {
+        let views = self.views()?;
+        let chosen = views
+            .iter()
+            .filter(|view| name.is_none_or(|name| view.name == *name || view.id.to_string() == *name));
+        let pids: Vec<_> = chosen.map(|view| view.pid.to_string()).collect();
+        self.screen.data((pids.join("\n") + "\n").as_bytes())
     }
 
     fn ping(&mut self) -> Result<(), Fail> {

@@ -34,7 +34,9 @@ fn a_script_is_resolved_here_and_started_there() {
     let (code, out, err) = run_line(&home.caller, &line);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "start web(7): online\n", ""));
     // A word with a dot that is a file is no process: nobody is asked for it.
-    let [Verb::Start { apps, inherit, existing }] = &verbs(&daemon)[..] else { panic!("{:?}", verbs(&daemon)) };
+    let [Verb::Start { apps, inherit, existing }] = &verbs(&daemon)[..] else {
+        panic!("{:?}", verbs(&daemon))
+    };
     assert_eq!((apps.len(), *existing), (1, Existing::Refuse));
     assert_eq!((apps[0].name.as_str(), apps[0].mode), ("web", Mode::Cluster));
     assert_eq!((apps[0].instances, apps[0].command.runtime), (Instances::Count(2), Runtime::Launcher));
