@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod app;
+pub mod cli;
 pub mod cluster;
 pub mod daemon;
 pub mod node;

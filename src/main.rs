@@ -1,3 +1,31 @@
 //! argv decides: the daemon, or the command line.
 
-fn main() {}
+use std::os::fd::{OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use pmx::cli::{self, DaemonRun, Run};
+use pmx::daemon;
+use pmx::sys::inherit;
+
+fn main() -> ExitCode {
+    match cli::run(std::env::args_os().skip(1)) {
+        Run::Exit(code) => ExitCode::from(code),
+        Run::Daemon(run) => match options(run) {
+            Ok(options) => daemon::main(options),
+            Err(error) => {
+                eprintln!("pmx: take over what was passed on: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn options(run: DaemonRun) -> std::io::Result<daemon::Options> {
+    let take = |fd: Option<RawFd>| -> std::io::Result<Option<OwnedFd>> { fd.map(inherit::take).transpose() };
+    Ok(daemon::Options {
+        home: run.home,
+        foreground: run.foreground,
+        lock: take(run.lock_fd)?,
+        ready: take(run.ready_fd)?,
+    })
+}

@@ -61,6 +61,45 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Takes over what `above` says: the command line stands above the declaration file.
+    pub fn overlay(&mut self, above: &Changes) {
+        macro_rules! overlay {
+            ($($field:ident),*) => {{
+                // Exhaustive, so that a new option cannot be forgotten here.
+                let Changes { $($field),* } = above;
+                $(if $field.is_some() {
+                    self.$field.clone_from($field);
+                })*
+            }};
+        }
+        overlay!(
+            name,
+            namespace,
+            interpreter_args,
+            args,
+            cwd,
+            inherit,
+            instances,
+            mode,
+            balance,
+            out_file,
+            error_file,
+            merge_logs,
+            wait_ready,
+            listen_timeout,
+            bake_time,
+            drain_timeout,
+            kill_timeout,
+            autorestart,
+            stop_exit_codes,
+            min_uptime,
+            max_restarts,
+            restart_delay,
+            exp_backoff,
+            user
+        );
+    }
+
     /// Lays the changes over `app`.
     pub fn apply(&self, app: &mut App) {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {

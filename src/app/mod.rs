@@ -2,8 +2,12 @@
 //! looking at scripts and resolving users is the client's work, running it the daemon's.
 
 mod changes;
+pub mod declaration;
 mod environment;
+pub mod interpreter;
 mod text;
+pub mod units;
+pub mod words;
 
 pub use changes::Changes;
 pub use environment::{Channel, Identity, Join, environment};
@@ -137,6 +141,22 @@ pub enum Balance {
     Rr,
     /// One listener for all: whoever accepts first.
     Shared,
+}
+
+impl Balance {
+    /// As people write it.
+    pub fn named(name: &str) -> Option<Balance> {
+        [Balance::Reuseport, Balance::Rr, Balance::Shared].into_iter().find(|balance| balance.word() == name)
+    }
+
+    /// As people read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Balance::Reuseport => "reuseport",
+            Balance::Rr => "rr",
+            Balance::Shared => "shared",
+        }
+    }
 }
 
 /// When a child ends by itself: what then.

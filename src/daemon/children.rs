@@ -282,13 +282,6 @@ impl Children {
     }
 }
 
-impl Child {
-    /// Whether it may be given work: it has not been told to end.
-    pub fn is_staying(&self) -> bool {
-        !self.told_to_stop
-    }
-}
-
 /// The source of a child's stream.
 pub fn stream_source(id: ChildId, stream: Stream) -> Source {
     match stream {

@@ -185,8 +185,12 @@ impl Control {
 
     /// Turns away clients that owe the rest of a request for too long.
     pub fn expire(&mut self, registry: &Registry, now: Mono) {
-        let late: Vec<u64> =
-            self.clients.iter().filter(|(_, c)| c.due.is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
+        let late: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.due.is_some_and(|due| due <= now))
+            .map(|(id, _)| *id)
+            .collect();
         for id in late {
             let error = format!("read a request: its end did not come within {} s", FRAME_DEADLINE.0 / 1_000);
             self.send(id, &Message::Error { id: 0, error });
@@ -200,7 +204,8 @@ impl Control {
     }
 
     fn close_if_over(&mut self, registry: &Registry, id: u64) {
-        let over = self.clients.get(&id).is_some_and(|c| c.leaving && (c.sent == c.outbox.len() || c.due.is_some()));
+        let over =
+            self.clients.get(&id).is_some_and(|c| c.leaving && (c.sent == c.outbox.len() || c.due.is_some()));
         if over && let Some(client) = self.clients.remove(&id) {
             unwatch(registry, client.stream.as_raw_fd());
         }

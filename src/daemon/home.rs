@@ -44,7 +44,7 @@ impl Home {
                 let _ = fs::remove_file(file.path());
             }
         }
-        let preload = path.join("run/preload.cjs");
+        let preload = path.join("run/pmx-preload.cjs");
         let written = fs::write(&preload, node::PRELOAD);
         let preload = match written {
             Ok(()) => Some(preload),
@@ -69,11 +69,6 @@ impl Home {
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.path.join("pmx.sock")
-    }
-
-    /// The lock that decides who is the daemon.
-    pub fn lock(&self) -> PathBuf {
-        self.path.join("pmx.lock")
     }
 
     /// Tells the daemon's pid to people and tools, and decides nothing.

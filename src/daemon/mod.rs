@@ -33,6 +33,8 @@ use crate::sys::{clock, lock};
 pub struct Options {
     /// The home.
     pub home: PathBuf,
+    /// Stay in the session of whoever started us.
+    pub foreground: bool,
     /// The lock of the home, if whoever started us holds it and passes it on.
     pub lock: Option<OwnedFd>,
     /// Where to say `ok` once clients are served, or why not.
@@ -42,6 +44,12 @@ pub struct Options {
 /// Runs a daemon until it is told to end.
 pub fn main(options: Options) -> ExitCode {
     log_to_stderr();
+    if !options.foreground
+        && let Err(error) = nix::unistd::setsid()
+    {
+        // We lead a group already: then a terminal's signals do not reach us by way of a shell's job.
+        ::log::debug!("start a session: {error}");
+    }
     let mut ready = options.ready.map(File::from);
     let mut tell = |line: &str| {
         if let Some(mut ready) = ready.take()

@@ -36,7 +36,15 @@ impl Memories {
     }
 
     /// The end of a child.
-    pub fn ended(&mut self, process: ProcId, child: &Child, end: &End, signal: Option<i32>, at: Wall, now: Mono) {
+    pub fn ended(
+        &mut self,
+        process: ProcId,
+        child: &Child,
+        end: &End,
+        signal: Option<i32>,
+        at: Wall,
+        now: Mono,
+    ) {
         let Some(memory) = self.0.get_mut(&process) else { return };
         if memory.exits.len() == Detail::EXITS {
             memory.exits.pop_front();
@@ -122,9 +130,10 @@ impl Sight<'_> {
             created: memory.map_or(Wall(0), |memory| memory.created),
             exits: memory.map_or(Vec::new(), |memory| memory.exits.iter().cloned().collect()),
             last_lines: match (memory, &process.state) {
-                (Some(memory), State::Stopped | State::Errored | State::Waiting | State::Launching { .. }) => {
-                    memory.last_lines.clone()
-                }
+                (
+                    Some(memory),
+                    State::Stopped | State::Errored | State::Waiting | State::Launching { .. },
+                ) => memory.last_lines.clone(),
                 _ => Vec::new(),
             },
             beside,

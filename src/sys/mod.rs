@@ -2,14 +2,20 @@
 
 pub mod clock;
 pub mod fdpass;
+pub mod inherit;
+pub mod inotify;
 pub mod limits;
+pub mod lock;
 pub mod pidfd;
 pub mod pipe;
+pub mod poll;
 pub mod proc;
 pub mod reap;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod terminal;
+pub mod users;
 
 #[cfg(test)]
 pub(crate) mod testing;

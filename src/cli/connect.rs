@@ -1,0 +1,221 @@
+//! The way to the daemon: connect, or start one first. Requests go out and answers come back on one
+//! blocking socket.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, PipeReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::caller::Caller;
+use super::home::Home;
+use crate::protocol::{Answer, FRAME_LIMIT, Frames, Message, Progress, Request, VERSION, Verb};
+use crate::sys::{lock, poll};
+
+/// How long a daemon may take until it serves, whoever started it.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a client looks again while another one starts the daemon.
+const RETRY: Duration = Duration::from_millis(3);
+/// The longest answer a client takes in.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// The longest reason for not starting that is read from a new daemon.
+const REASON_LIMIT: u64 = 4096;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    frames: Frames,
+    last_id: u64,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, PartialEq)]
+pub enum RequestError {
+    /// It is longer than a daemon reads: so many bytes.
+    TooLong(usize),
+    /// The daemon's own sentence.
+    Refused(String),
+    /// The connection failed; one sentence.
+    Lost(String),
+}
+
+impl From<RequestError> for String {
+    fn from(error: RequestError) -> String {
+        match error {
+            RequestError::TooLong(bytes) => {
+                format!("the request is {bytes} bytes long; the daemon takes at most {FRAME_LIMIT}")
+            }
+            RequestError::Refused(sentence) | RequestError::Lost(sentence) => sentence,
+        }
+    }
+}
+
+impl Connection {
+    /// To a daemon that runs; `None` when there is none.
+    pub fn existing(home: &Home) -> Result<Option<Connection>, String> {
+        match UnixStream::connect(home.socket()) {
+            Ok(stream) => Ok(Some(Connection { stream, frames: Frames::new(ANSWER_LIMIT), last_id: 0 })),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => Err(format!("connect to {}: {error}", home.socket().display())),
+        }
+    }
+
+    /// To the daemon, which is started if none runs. Any number of clients may do this at once: the
+    /// lock lets one of them start it, and the others wait for its socket.
+    pub fn open(home: &Home, caller: &Caller) -> Result<Connection, String> {
+        open_by(home, caller, Instant::now() + START_DEADLINE)
+    }
+
+    /// Sends a request and waits for its answer, however long that takes.
+    pub fn request(
+        &mut self,
+        verb: Verb,
+        on_progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Answer, RequestError> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut line = serde_json::to_vec(&Request { v: VERSION, id, verb })
+            .map_err(|error| RequestError::Lost(format!("write the request: {error}")))?;
+        if line.len() > FRAME_LIMIT {
+            return Err(RequestError::TooLong(line.len()));
+        }
+        line.push(b'\n');
+        // A daemon that refuses us may close before it has read everything: its answer counts.
+        let sent = self.stream.write_all(&line);
+        loop {
+            match self.message() {
+                Ok(Message::Progress { id: of, progress }) if of == id => on_progress(&progress),
+                Ok(Message::Done { id: of, answer }) if of == id => return Ok(answer),
+                // 0: it could not even read whose request it was.
+                Ok(Message::Error { id: of, error }) if of == id || of == 0 => {
+                    return Err(RequestError::Refused(error));
+                }
+                Ok(_) => {}
+                Err(lost) => {
+                    return Err(RequestError::Lost(match sent {
+                        Err(error) => format!("send the request: {error}"),
+                        Ok(()) => lost,
+                    }));
+                }
+            }
+        }
+    }
+
+    fn message(&mut self) -> Result<Message, String> {
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            if let Some(line) = self.frames.next_line().map_err(|error| error.to_string())? {
+                return serde_json::from_slice(line).map_err(|error| {
+                    format!("read the daemon's answer: {error} (is it of another version? pmx kill ends it)")
+                });
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    return Err(
+                        "the daemon went away before it answered (see pmx.log in its home)".to_string()
+                    );
+                }
+                Ok(count) => self.frames.push(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("read the daemon's answer: {error}")),
+            }
+        }
+    }
+}
+
+fn open_by(home: &Home, caller: &Caller, deadline: Instant) -> Result<Connection, String> {
+    if let Some(connection) = Connection::existing(home)? {
+        return Ok(connection);
+    }
+    home.prepare()?;
+    loop {
+        let path = home.lock();
+        let lock = lock::open(&path).map_err(|error| format!("open {}: {error}", path.display()))?;
+        let ours = lock::try_lock(&lock).map_err(|error| format!("lock {}: {error}", path.display()))?;
+        if ours {
+            start(home, caller, lock, deadline)?;
+        }
+        if let Some(connection) = Connection::existing(home)? {
+            return Ok(connection);
+        }
+        let socket = home.socket();
+        if ours {
+            return Err(format!("the daemon was started and does not answer on {}", socket.display()));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "a daemon holds {} and does not answer on {} (see {})",
+                path.display(),
+                socket.display(),
+                home.log().display()
+            ));
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
+/// Starts the daemon, which inherits `lock` and tells through a pipe that it serves, or why not.
+fn start(home: &Home, caller: &Caller, lock: File, deadline: Instant) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("start the daemon: {error}");
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.log());
+    let log = log.map_err(|error| format!("open {}: {error}", home.log().display()))?;
+    let (reader, writer) = std::io::pipe().map_err(failed)?;
+    lock::keep_over_exec(&lock).map_err(failed)?;
+    lock::keep_over_exec(&writer).map_err(failed)?;
+    let mut command = Command::new(&caller.exe);
+    command
+        .arg0("pmx")
+        .args(["daemon", "--lock-fd", &lock.as_raw_fd().to_string()])
+        .args(["--ready-fd", &writer.as_raw_fd().to_string()])
+        .env("PMX_HOME", &home.path)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(failed)?)
+        .stderr(log);
+    // Not waited for: it outlives us, and belongs to init then.
+    command.spawn().map_err(failed)?;
+    // Our ends must go, or we would never see the daemon's close.
+    drop((lock, writer));
+    let said = until_newline(reader, deadline).map_err(failed)?;
+    match said.as_deref() {
+        Some("ok") => Ok(()),
+        Some("") => {
+            Err(format!("start the daemon: it ended before it was ready (see {})", home.log().display()))
+        }
+        Some(reason) => Err(format!("start the daemon: {reason}")),
+        None => Err(format!(
+            "start the daemon: it was not ready within {} s (see {})",
+            START_DEADLINE.as_secs(),
+            home.log().display()
+        )),
+    }
+}
+
+/// The first line that comes, or what came until the end; `None` when time ran out.
+fn until_newline(reader: PipeReader, deadline: Instant) -> std::io::Result<Option<String>> {
+    let mut said = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        if !poll::wait(&[(reader.as_fd(), poll::Until::Readable)], Some(left))?[0] {
+            continue;
+        }
+        let mut byte = [0];
+        let got = (&reader).take(1).read(&mut byte)?;
+        if got == 0 || byte[0] == b'\n' || said.len() as u64 >= REASON_LIMIT {
+            return Ok(Some(String::from_utf8_lossy(&said).trim().to_string()));
+        }
+        said.push(byte[0]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The directory in which one daemon lives: `$PMX_HOME`, else `$HOME/.pmx`. Private to its owner.
+
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::caller::{Caller, absolute};
+use crate::sys::users;
+
+/// The home and the files in it that daemon and clients meet at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The directory.
+    pub path: PathBuf,
+}
+
+impl Home {
+    /// Where the caller's daemon lives, whether or not the directory exists.
+    pub fn of(caller: &Caller) -> Result<Home, String> {
+        let path = match (caller.var("PMX_HOME"), caller.var("HOME")) {
+            (Some(home), _) => PathBuf::from(home),
+            (None, Some(home)) => PathBuf::from(home).join(".pmx"),
+            (None, None) => {
+                return Err("neither PMX_HOME nor HOME is set: where should pmx live?".to_string());
+            }
+        };
+        let home = Home { path: absolute(&caller.cwd, &path) };
+        /// `sun_path` with its final NUL.
+        const SOCKET_PATH_LIMIT: usize = 108;
+        if home.socket().as_os_str().as_bytes().len() >= SOCKET_PATH_LIMIT {
+            return Err(format!(
+                "{}: too long a path for a socket: set a shorter PMX_HOME",
+                home.path.display()
+            ));
+        }
+        Ok(home)
+    }
+
+    /// Makes the directory if need be, and refuses one that others could tamper with.
+    pub fn prepare(&self) -> Result<(), String> {
+        let home = self.path.display();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(format!("{home}: not a directory"));
+            }
+            Err(error) => return Err(format!("create {home}: {error}")),
+        }
+        let found = fs::metadata(&self.path).map_err(|error| format!("look at {home}: {error}"))?;
+        let us = users::effective_uid();
+        if found.uid() != us {
+            return Err(format!(
+                "{home}: it belongs to uid {}, and we are uid {us}: set PMX_HOME",
+                found.uid()
+            ));
+        }
+        if found.mode() & 0o022 != 0 {
+            let mode = found.mode() & 0o777;
+            return Err(format!("{home}: others may write to it (mode {mode:03o}): chmod go-w it"));
+        }
+        Ok(())
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("pmx.sock")
+    }
+
+    /// Whoever holds its lock is the daemon.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("pmx.lock")
+    }
+
+    /// The daemon's own log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("pmx.log")
+    }
+}
+
+impl AsRef<Path> for Home {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn caller(vars: &[(&str, &str)]) -> Caller {
+        let mut caller = Caller { cwd: PathBuf::from("/work"), ..Caller::default() };
+        for (name, value) in vars {
+            caller.env.set(*name, *value);
+        }
+        caller
+    }
+
+    #[test]
+    fn where_it_is() {
+        for (vars, expected) in [
+            (&[("HOME", "/home/a")][..], Ok("/home/a/.pmx")),
+            (&[("HOME", "/home/a"), ("PMX_HOME", "/srv/pmx")], Ok("/srv/pmx")),
+            (&[("HOME", "/home/a"), ("PMX_HOME", "")], Ok("/home/a/.pmx")),
+            (&[("PMX_HOME", "here")], Ok("/work/here")),
+            (&[], Err("neither PMX_HOME nor HOME is set")),
+        ] {
+            match (Home::of(&caller(vars)), expected) {
+                (Ok(home), Ok(path)) => assert_eq!(home.path, Path::new(path)),
+                (Err(error), Err(start)) => assert!(error.starts_with(start), "{error}"),
+                (found, _) => panic!("{vars:?}: {found:?}"),
+            }
+        }
+        let long = format!("/{}", "x".repeat(100));
+        assert!(Home::of(&caller(&[("PMX_HOME", &long)])).unwrap_err().contains("too long a path"));
+    }
+
+    #[test]
+    fn it_is_made_private_and_refused_when_it_is_not() {
+        let base = std::env::temp_dir().join(format!("pmx-home-{}", std::process::id()));
+        let home = Home { path: base.join("deep/.pmx") };
+        home.prepare().unwrap();
+        assert_eq!(fs::metadata(&home).unwrap().mode() & 0o777, 0o700);
+        home.prepare().unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(home.prepare().unwrap_err().contains("others may write to it (mode 770)"));
+        fs::remove_dir(&home).unwrap();
+        fs::write(&home, "").unwrap();
+        assert!(home.prepare().unwrap_err().ends_with(": not a directory"));
+        fs::remove_dir_all(base).unwrap();
+    }
+}
