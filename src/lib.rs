@@ -19,5 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod app;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod protocol;
 pub mod time;
