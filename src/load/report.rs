@@ -205,6 +205,8 @@ mod tests {
             report.fail(kind);
             assert_eq!(report.failures.to_string(), format!("1 {}", kind.name()));
         }
+        let names: std::collections::BTreeSet<&str> = Failure::ALL.map(Failure::name).into();
+        assert_eq!(names.len(), Failure::ALL.len());
     }
 
     #[test]
@@ -215,11 +217,12 @@ mod tests {
         let mut second = Report { elapsed: Duration::from_secs(1), reconnects: 2, ..Report::default() };
         second.answer(200, Duration::from_millis(3), b"b");
         second.answer(200, Duration::from_millis(3), b"a");
+        second.answer(200, Duration::from_millis(3), b"b");
         second.fail(Failure::Reset);
         first.merge(&second);
-        assert_eq!(first.tally, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
-        assert_eq!((first.ok, first.untallied, first.reconnects, first.failures.total()), (4, 1, 2, 1));
-        assert_eq!(first.rate(), 2.0);
+        assert_eq!(first.tally, [("a".to_owned(), 2), ("b".to_owned(), 2)]);
+        assert_eq!((first.ok, first.untallied, first.reconnects, first.failures.total()), (5, 1, 2, 1));
+        assert_eq!(first.rate(), 2.5);
         assert_eq!(first.latency.max(), Duration::from_millis(3));
     }
 
