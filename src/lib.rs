@@ -22,6 +22,8 @@ pub mod app;
 pub mod cli;
 pub mod cluster;
 pub mod daemon;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod node;
 pub mod protocol;
 pub mod supervisor;
