@@ -59,8 +59,8 @@ pub fn resolve(declared: &Declared, caller: &Caller) -> Result<Resolved, String>
     if changes.mode.is_none() && changes.instances.is_some() && takes_channel {
         app.mode = Mode::Cluster;
     }
-    // pm2's rule: one process that is no cluster writes to files without an id.
-    app.merge_logs = changes.merge_logs.unwrap_or(changes.instances.is_none() && app.mode != Mode::Cluster);
+    // Unlike pm2 one process has its id in its file names too: it may be scaled later.
+    app.merge_logs = changes.merge_logs.unwrap_or(false);
     app.out_file = changes.out_file.as_ref().map(|file| log_file(&cwd, file));
     app.error_file = changes.error_file.as_ref().map(|file| log_file(&cwd, file));
     app.user = user(declared.user.as_deref(), declared.group.as_deref())?;

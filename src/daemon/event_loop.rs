@@ -39,6 +39,8 @@ pub struct Daemon {
     pub(super) control: Control,
     pub(super) memories: Memories,
     signals: Signals,
+    /// The name of the user we are.
+    pub(super) us: String,
     /// Who waits for an operation: a client, and the id it gave its request.
     pub(super) asked: BTreeMap<OpId, (u64, u64)>,
     pub(super) next_op: u64,
@@ -70,8 +72,10 @@ impl Daemon {
             Err(error) => ::log::warn!("raise the limit of open files: {error}"),
         }
         let socket = home.socket();
-        let us = nix::unistd::geteuid().as_raw();
-        let control = Control::open(poll.registry(), &socket, us)
+        // The only look into a user database, before the loop begins.
+        let uid = nix::unistd::geteuid();
+        let us = nix::unistd::User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
+        let control = Control::open(poll.registry(), &socket, uid.as_raw())
             .map_err(|error| failed(&format!("open {}", socket.display()), error))?;
         Ok(Daemon {
             poll,
@@ -82,6 +86,7 @@ impl Daemon {
             control,
             memories: Memories::default(),
             signals,
+            us,
             asked: BTreeMap::new(),
             next_op: 0,
             shutdown: None,

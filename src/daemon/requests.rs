@@ -89,6 +89,7 @@ impl Daemon {
             primary: &self.primary,
             memories: &self.memories,
             home: &self.home,
+            us: &self.us,
             now: self.now,
         }
     }

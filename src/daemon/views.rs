@@ -68,6 +68,8 @@ pub struct Sight<'a> {
     pub memories: &'a Memories,
     /// Where files are.
     pub home: &'a Home,
+    /// Who the daemon is.
+    pub us: &'a str,
     /// Now.
     pub now: Mono,
 }
@@ -91,7 +93,7 @@ impl Sight<'_> {
             unstable: process.record.unstable,
             cpu: None,
             memory: None,
-            user: app.user.as_ref().map_or(String::new(), |user| user.name.clone()),
+            user: app.user.as_ref().map_or(self.us, |user| user.name.as_str()).to_string(),
             retry_in: None,
             reason: process.reason.clone(),
         };

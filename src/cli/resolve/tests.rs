@@ -70,7 +70,7 @@ fn every_kind_of_script_finds_its_interpreter() {
         assert_eq!(app.cwd, Text::from(&bench.caller.cwd));
         let unbuffered = script.ends_with(".py") || script == "snake";
         assert_eq!(app.env.get("PYTHONUNBUFFERED").is_some(), unbuffered, "{script}");
-        assert!(app.merge_logs, "{script}");
+        assert!(!app.merge_logs, "{script}");
     }
 }
 
@@ -139,7 +139,7 @@ fn modes_logs_and_names_follow_what_was_said() {
         with("app.py", Changes { instances: two(), merge_logs: Some(true), ..Changes::default() }).unwrap();
     assert_eq!((app.mode, app.merge_logs), (Mode::Auto, true));
     let app = with("app.js", Changes::default()).unwrap();
-    assert_eq!((app.mode, app.merge_logs), (Mode::Auto, true));
+    assert_eq!((app.mode, app.merge_logs), (Mode::Auto, false));
     let changes = Changes {
         out_file: Some(Text::from("logs/o.log")),
         error_file: Some(Text::from("NULL")),
