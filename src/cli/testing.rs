@@ -132,7 +132,7 @@ pub fn view(id: u32, name: &str, status: Status) -> View {
         instance: 0,
         status,
         pid: if up { 4000 + id } else { 0 },
-        since: up.then(|| Wall(1_000)),
+        since: up.then_some(Wall(1_000)),
         restarts: 0,
         unstable: 0,
         cpu: up.then_some(0.5),
