@@ -10,6 +10,7 @@ mod help;
 mod home;
 mod jlist;
 mod list;
+mod logs;
 mod nearest;
 mod options;
 mod parse;
@@ -231,7 +232,7 @@ impl<'s> Session<'_, 's> {
             Cmd::List => list::list(self),
             Cmd::Jlist => jlist::jlist(self),
             Cmd::Describe => describe::describe(self, operands),
-            Cmd::Logs => Err(Fail::Sentence("not built yet".to_string())),
+            Cmd::Logs => logs::logs(self, operands),
             Cmd::Id => self.ids(&operands[0]),
             Cmd::Pid => self.pids(operands.first()),
             Cmd::Daemon | Cmd::Version | Cmd::Help => unreachable!("dispatch has dealt with {cmd:?}"),

@@ -204,3 +204,9 @@ fn random_documents_never_panic() {
         let _ = read("f.json", &format!("{{{}}}", fields.join(", ")));
     }
 }
+
+#[test]
+fn the_example_that_ships_with_pmx_is_valid() {
+    let found = read("processes.json", include_str!("../../../examples/processes.json")).unwrap();
+    assert_eq!((found.apps.len(), found.warnings.len()), (3, 0));
+}
