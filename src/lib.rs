@@ -11,10 +11,10 @@
 //! | `protocol`   | the control protocol, shared by daemon and clients                  | app, time |
 //! | `supervisor` | the decisions: `handle(now, Input) -> Actions`                      | app, protocol, time |
 //! | `sys`        | the kernel; the only `unsafe`                                       | time |
-//! | `daemon`     | the shell around the decisions: the event loop                      | all of the above |
+//! | `daemon`     | the shell around the decisions: the event loop                      | app, cluster, node, protocol, supervisor, sys, time |
 //! | `load`       | the HTTP load generator                                             | sys, time |
 //! | `cli`        | parse, talk to the daemon, print                                    | app, protocol, load, sys, time |
-//! | `main`       | argv: daemon or cli                                                 | cli, daemon |
+//! | `main`       | argv: daemon or cli                                                 | cli, daemon, sys |
 
 #![warn(missing_docs)]
 

@@ -107,8 +107,8 @@ impl Daemon {
     /// The apps of a start, with what only the daemon knows: how many CPUs there are, and that many of
     /// them come from the same shell.
     fn checked(&self, apps: Vec<App>, inherit: SharedEnv) -> Result<Vec<(Arc<App>, u32)>, String> {
-        let known = self.supervisor.processes().map(|process| &process.app.inherit);
-        let inherit = known.filter(|env| **env == inherit).next().cloned().unwrap_or(inherit);
+        let mut known = self.supervisor.processes().map(|process| &process.app.inherit);
+        let inherit = known.find(|env| **env == inherit).cloned().unwrap_or(inherit);
         let mut checked = Vec::new();
         for mut app in apps {
             app.check()?;
