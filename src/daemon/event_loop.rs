@@ -21,10 +21,12 @@ use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
 use crate::sys::reap::{self, ExitStatus, Reaped};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::{clock, limits};
-use crate::time::Mono;
+use crate::time::{Millis, Mono};
 
 /// Children started in one round: starting takes long, and others wait.
 const SPAWNS: usize = 16;
+/// How long a client that does not read its answer keeps a daemon that has nothing else to do.
+const FAREWELL: Millis = Millis(1_000);
 /// Events taken from the kernel in one round.
 const EVENTS: usize = 256;
 
@@ -46,7 +48,8 @@ pub struct Daemon {
     pub(super) next_op: u64,
     /// The operation of a client that ends the daemon.
     pub(super) shutdown: Option<OpId>,
-    pub(super) ending: bool,
+    /// Since when everything is down and only clients may still have something to read.
+    pub(super) ending: Option<Mono>,
     /// Decided, and left for the next round.
     has_actions: bool,
     pub(super) now: Mono,
@@ -90,7 +93,7 @@ impl Daemon {
             asked: BTreeMap::new(),
             next_op: 0,
             shutdown: None,
-            ending: false,
+            ending: None,
             has_actions: false,
             now: clock::mono(),
             // A signal may have come before it was watched.
@@ -128,7 +131,9 @@ impl Daemon {
             self.control.expire(self.poll.registry(), self.now);
             self.perform_actions();
             self.control.flush(self.poll.registry());
-            if self.ending && self.control.is_flushed() {
+            if let Some(since) = self.ending
+                && (self.control.is_flushed() || self.now >= since + FAREWELL)
+            {
                 return;
             }
         }
@@ -141,7 +146,8 @@ impl Daemon {
         }
         let groups = self.children.is_lingering().then(|| self.now + LINGER_LOOK);
         let resting = self.resting.first().map(|(until, _)| *until);
-        let deadlines = [self.supervisor.next_deadline(), self.control.deadline(), groups, resting];
+        let farewell = self.ending.map(|since| since + FAREWELL);
+        let deadlines = [self.supervisor.next_deadline(), self.control.deadline(), groups, resting, farewell];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(clock::mono()).0))
     }

@@ -64,7 +64,7 @@ impl Daemon {
                     self.control.send(client, &message);
                 }
             }
-            Action::Exit => self.ending = true,
+            Action::Exit => self.ending = Some(self.now),
         }
         None
     }
