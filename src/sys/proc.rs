@@ -104,8 +104,9 @@ mod tests {
         let own = std::process::id() as i32;
         let me = stat(own).unwrap();
         assert!(me.rss_bytes > 1 << 20 && me.start_ticks > 0, "{me:?}");
-        // The name comes from /proc/self/comm; the loop uses processor time.
-        let child = shell("printf ') Z 0 (' > /proc/$$/comm; while :; do :; done");
+        // The name comes from /proc/self/comm; the loop uses processor time, of which it has 5 s, so that
+        // a test that fails leaves nothing behind.
+        let child = shell("ulimit -t 5; printf ') Z 0 (' > /proc/$$/comm; while :; do :; done");
         let busy = wait_until("processor time", || stat(child.pid).filter(|stat| stat.cpu_ms >= 30));
         let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.pid)).unwrap();
         assert_eq!(comm, ") Z 0 (\n");
