@@ -8,7 +8,7 @@ use super::Session;
 use super::caller::absolute;
 use super::screen::{Color, Fail, Screen, escaped};
 use crate::app::declaration;
-use crate::protocol::{Answer, Detail, Outcome, Scale, Verb};
+use crate::protocol::{Answer, Detail, Outcome, Progress, Scale, Verb};
 
 /// A command that takes longer tells what it has done so far.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,14 +45,19 @@ pub fn request(
     let quiet = session.options.json;
     let (connection, screen) = session.connected()?;
     let mut said = BTreeSet::new();
+    let mut unsaid = Vec::new();
     let mut closed = Ok(());
     let answer = connection.request(verb, &mut |progress| {
-        let Outcome { id, .. } = progress.outcome;
-        if quiet || closed.is_err() || began.elapsed() < PATIENCE || !said.insert(id) {
+        unsaid.push(progress.clone());
+        if quiet || closed.is_err() || began.elapsed() < PATIENCE {
             return;
         }
-        let count = format!(" ({}/{})", progress.settled, progress.total);
-        closed = tell(screen, action, &progress.outcome, &count).and_then(|()| screen.flush());
+        for Progress { outcome, settled, total } in unsaid.drain(..) {
+            if closed.is_ok() && said.insert(outcome.id) {
+                let count = format!(" ({settled}/{total})");
+                closed = tell(screen, action, &outcome, &count).and_then(|()| screen.flush());
+            }
+        }
     });
     closed?;
     let outcomes = match answer {

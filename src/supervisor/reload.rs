@@ -89,7 +89,8 @@ impl Supervisor {
             Readiness::Listening => "does not listen",
             Readiness::Message => "was not ready",
         };
-        let reason = format!("the new child {what} within {} ms", app.listen_timeout.0);
+        let reason =
+            format!("the new child {what} within {} ms; the old one serves on", app.listen_timeout.0);
         self.reject_candidate(now, id, reason);
     }
 
@@ -167,7 +168,7 @@ impl Supervisor {
         let Some(Beside::Candidate { baking, .. }) = process.beside.take() else { return };
         self.timers.cancel(TimerKey::Replacement(id));
         let when = if baking { "right after it was ready" } else { "before it was ready" };
-        let reason = format!("the new child ended {when}: {}", end.text);
+        let reason = format!("the new child ended {when}: {}; the old one serves on", end.text);
         self.reload_failed(now, id, Failure { reason, last_lines: end.last_lines.clone() });
     }
 
