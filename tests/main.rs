@@ -4,3 +4,4 @@ mod basics;
 mod house;
 mod simulation;
 mod support;
+mod users;

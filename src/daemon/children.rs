@@ -366,11 +366,11 @@ fn environment(request: &Request) -> app::Env {
         cluster: app.mode == Mode::Cluster && app.may_cluster(),
     };
     let join = || {
-        let preload = request.home.preload().filter(|_| app.may_cluster())?;
+        let preload = request.home.preload(app).filter(|_| app.may_cluster())?;
         let at_start = app.mode == Mode::Cluster && app.command.runtime == Runtime::Node;
         Some(Join { worker: request.child.0 + 1, at_start, hold: request.hold, preload })
     };
-    let claim = request.home.claim(request.child.0);
+    let claim = request.home.claim(app, request.child.0);
     let channel = match (app.command.runtime, channel_fd(app)) {
         (_, None) => None,
         (Runtime::Launcher, Some(fd)) => {

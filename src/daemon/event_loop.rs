@@ -248,7 +248,7 @@ impl Daemon {
             _ => None,
         };
         self.memories.ended(child.process, &child, &end, signal, clock::wall(), self.now);
-        let claim = self.home.claim(id.0);
+        let claim = self.home.claim(&child.app, id.0);
         if child.app.command.runtime == crate::app::Runtime::Launcher {
             let _ = std::fs::remove_file(claim);
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::app::{App, Instances};
@@ -14,7 +14,20 @@ pub struct Home {
     path: PathBuf,
     /// The file that Node processes preload; `None` when it could not be written.
     preload: Option<PathBuf>,
+    /// The same, and a place for claims, for children that run as somebody else and cannot look into the
+    /// home. Only a root daemon has such children.
+    public: Option<Public>,
 }
+
+/// What every user may read.
+#[derive(Clone, Debug)]
+struct Public {
+    preload: PathBuf,
+    claims: PathBuf,
+}
+
+/// Where a root daemon keeps what every user may read.
+const PUBLIC: &str = "/run/pmx";
 
 /// A stream of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +66,16 @@ impl Home {
                 None
             }
         };
-        Ok(Home { path, preload })
+        let public = if nix::unistd::geteuid().is_root() {
+            Public::prepare(Path::new(PUBLIC))
+                .inspect_err(|error| {
+                    log::warn!("prepare {PUBLIC}: {error}; Node apps of other users run unclustered");
+                })
+                .ok()
+        } else {
+            None
+        };
+        Ok(Home { path, preload, public })
     }
 
     /// The directory.
@@ -61,9 +83,12 @@ impl Home {
         &self.path
     }
 
-    /// What Node processes preload.
-    pub fn preload(&self) -> Option<&Path> {
-        self.preload.as_deref()
+    /// What the Node processes of an app preload.
+    pub fn preload(&self, app: &App) -> Option<&Path> {
+        match &app.user {
+            None => self.preload.as_deref(),
+            Some(_) => self.public.as_ref().map(|public| public.preload.as_path()),
+        }
     }
 
     /// The control socket.
@@ -82,8 +107,11 @@ impl Home {
     }
 
     /// Whoever creates this file owns the channel of the child.
-    pub fn claim(&self, child: u64) -> PathBuf {
-        self.path.join(format!("run/claim-{child}"))
+    pub fn claim(&self, app: &App, child: u64) -> PathBuf {
+        match (&app.user, &self.public) {
+            (Some(_), Some(public)) => public.claims.join(format!("{}-{child}", std::process::id())),
+            _ => self.path.join(format!("run/claim-{child}")),
+        }
     }
 
     /// Writes the pid file.
@@ -117,6 +145,27 @@ impl Home {
     }
 }
 
+impl Public {
+    fn prepare(path: &Path) -> io::Result<Public> {
+        let claims = path.join("claims");
+        fs::create_dir_all(&claims)?;
+        for (path, mode) in [(path, 0o755), (claims.as_path(), 0o1733)] {
+            let found = fs::symlink_metadata(path)?;
+            if !found.is_dir() || found.uid() != 0 {
+                return Err(io::Error::other(format!("{} is not a directory of root", path.display())));
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        // Renamed into place: a Node process of another daemon may be reading it.
+        let preload = path.join(concat!("pmx-preload-", env!("CARGO_PKG_VERSION"), ".cjs"));
+        let fresh = path.join(format!("new-{}", std::process::id()));
+        fs::write(&fresh, node::PRELOAD)?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644))?;
+        fs::rename(&fresh, &preload)?;
+        Ok(Public { preload, claims })
+    }
+}
+
 /// A name as a part of a file name; pm2's rule.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '-' }).collect()
@@ -129,7 +178,7 @@ mod tests {
 
     #[test]
     fn log_files_are_named_after_the_process_and_cannot_leave_the_home() {
-        let home = Home { path: PathBuf::from("/h"), preload: None };
+        let home = Home { path: PathBuf::from("/h"), preload: None, public: None };
         let mut app = App { name: "../a b".into(), cwd: Text::from("/srv"), ..App::default() };
         let path = |app: &App| home.log_file(app, 7, Stream::Stderr).display().to_string();
         assert_eq!(path(&app), "/h/logs/..-a-b-error-7.log");
