@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::app::{App, Instances};
 use crate::node;
@@ -15,8 +16,8 @@ pub struct Home {
     /// The file that Node processes preload; `None` when it could not be written.
     preload: Option<PathBuf>,
     /// The same, and a place for claims, for children that run as somebody else and cannot look into the
-    /// home. Only a root daemon has such children.
-    public: Option<Public>,
+    /// home. Made when the first such child is started.
+    public: OnceLock<Option<Public>>,
 }
 
 /// What every user may read.
@@ -66,16 +67,7 @@ impl Home {
                 None
             }
         };
-        let public = if nix::unistd::geteuid().is_root() {
-            Public::prepare(Path::new(PUBLIC))
-                .inspect_err(|error| {
-                    log::warn!("prepare {PUBLIC}: {error}; Node apps of other users run unclustered");
-                })
-                .ok()
-        } else {
-            None
-        };
-        Ok(Home { path, preload, public })
+        Ok(Home { path, preload, public: OnceLock::new() })
     }
 
     /// The directory.
@@ -87,7 +79,7 @@ impl Home {
     pub fn preload(&self, app: &App) -> Option<&Path> {
         match &app.user {
             None => self.preload.as_deref(),
-            Some(_) => self.public.as_ref().map(|public| public.preload.as_path()),
+            Some(_) => self.public().map(|public| public.preload.as_path()),
         }
     }
 
@@ -108,10 +100,21 @@ impl Home {
 
     /// Whoever creates this file owns the channel of the child.
     pub fn claim(&self, app: &App, child: u64) -> PathBuf {
-        match (&app.user, &self.public) {
-            (Some(_), Some(public)) => public.claims.join(format!("{}-{child}", std::process::id())),
-            _ => self.path.join(format!("run/claim-{child}")),
+        match app.user.as_ref().and_then(|_| self.public()) {
+            Some(public) => public.claims.join(format!("{}-{child}", std::process::id())),
+            None => self.path.join(format!("run/claim-{child}")),
         }
+    }
+
+    fn public(&self) -> Option<&Public> {
+        let prepare = || {
+            let made = Public::prepare(Path::new(PUBLIC));
+            made.inspect_err(|error| {
+                log::warn!("prepare {PUBLIC}: {error}; Node apps of other users run unclustered");
+            })
+            .ok()
+        };
+        self.public.get_or_init(prepare).as_ref()
     }
 
     /// Writes the pid file.
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn log_files_are_named_after_the_process_and_cannot_leave_the_home() {
-        let home = Home { path: PathBuf::from("/h"), preload: None, public: None };
+        let home = Home { path: PathBuf::from("/h"), preload: None, public: OnceLock::new() };
         let mut app = App { name: "../a b".into(), cwd: Text::from("/srv"), ..App::default() };
         let path = |app: &App| home.log_file(app, 7, Stream::Stderr).display().to_string();
         assert_eq!(path(&app), "/h/logs/..-a-b-error-7.log");
