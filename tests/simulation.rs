@@ -315,7 +315,25 @@ impl World {
         self.require(proved, || format!("{child:?} was drained for {new:?}, which has not proved itself"));
     }
 
+    /// A fact about a child that is gone, as it may come late: nobody may act on it.
+    fn haunt(&mut self, child: ChildId) {
+        let input = match self.random.below(4) {
+            0 => Input::Listening { child },
+            1 => Input::Ready { child },
+            2 => Input::Drained { child },
+            _ => Input::Exited { child, end: End::default() },
+        };
+        let before = self.supervisor.clone();
+        self.tell(input);
+        self.require(self.supervisor == before, || format!("{child:?} is gone, and was heeded"));
+    }
+
     fn happen(&mut self, fate: Fate) {
+        let (Fate::Listens(child) | Fate::SaysReady(child) | Fate::Drains(child) | Fate::Dies(child, _)) =
+            fate;
+        if !self.children.contains_key(&child) {
+            return self.haunt(child);
+        }
         match fate {
             Fate::Listens(child) => {
                 let now = self.now;

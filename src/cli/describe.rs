@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::act::details;
-use super::format::{age, bytes, percent, stamp};
+use super::format::{age, bytes, percent};
 use super::grid::{Cell, Grid};
 use super::jlist::joined;
 use super::list::{color, now};
@@ -44,7 +44,7 @@ fn page(session: &Session<'_, '_>, detail: &Detail, now: Wall) -> String {
         let exits = detail.exits.iter().map(|exit| {
             let lived = age(Wall(0), Wall(exit.lived.0));
             let how = format!("pid {} after {lived}: {}", exit.pid, escaped(&exit.text));
-            (stamp(exit.at), how.into())
+            (exit.at.to_string(), how.into())
         });
         text.push_str(&rows(exits.collect()).draw(screen));
     }
@@ -110,7 +110,7 @@ fn main_rows(detail: &Detail, now: Wall) -> Vec<(String, Cell)> {
     row("autorestart", app.restart.autorestart.to_string().into());
     row("unstable restarts", format!("{} of {}", view.unstable, app.restart.max_restarts).into());
     row("kill timeout", format!("{} ms", app.kill_timeout.0).into());
-    row("created at", stamp(detail.created).into());
+    row("created at", detail.created.to_string().into());
     for listen in &detail.listens {
         row("listens on", escaped(listen).into());
     }
@@ -149,10 +149,10 @@ mod tests {
             "│ status            │ online",
             "│ script args       │ --port 'a b'",
             "│ exec mode         │ cluster_mode",
-            "│ created at        │ 1970-01-01T00:00:05Z",
+            "│ created at        │ 1970-01-01T00:00:05.000Z",
             "│ listens on        │ 0.0.0.0:3000",
             "│ TOKEN │ declared │",
-            "│ 1970-01-01T00:00:09Z │ pid 99 after 3s: exit code 1 │",
+            "│ 1970-01-01T00:00:09.000Z │ pid 99 after 3s: exit code 1 │",
             "    Error: \\x1b[31mboom\n",
         ] {
             assert!(out.contains(row), "{row} is missing in\n{out}");

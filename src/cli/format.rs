@@ -32,24 +32,6 @@ pub fn percent(value: f32) -> String {
     if rounded.fract() == 0.0 { format!("{rounded:.0}%") } else { format!("{rounded:.1}%") }
 }
 
-/// A point in time in UTC: `2025-01-31T12:00:00Z`.
-pub fn stamp(at: Wall) -> String {
-    let seconds = at.0 / 1000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date, counted in 400-year eras that start on 1 March (Howard Hinnant's method).
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,19 +68,6 @@ mod tests {
         }
         for (value, expected) in [(0.0, "0%"), (0.04, "0%"), (12.34, "12.3%"), (100.0, "100%")] {
             assert_eq!(percent(value), expected);
-        }
-    }
-
-    #[test]
-    fn stamps() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(stamp(Wall(seconds * 1000 + 999)), expected);
         }
     }
 }
