@@ -276,6 +276,12 @@ impl App {
         fault.map_or(Ok(()), |fault| Err(format!("start {:?}: {fault}", self.name)))
     }
 
+    /// Whether its instances are Node cluster workers from their first instruction. What a launcher
+    /// starts shows only when it listens.
+    pub fn is_cluster(&self) -> bool {
+        self.mode == Mode::Cluster && self.command.runtime == Runtime::Node
+    }
+
     /// Whether its instances are Node cluster workers from the start or may become ones.
     pub fn may_cluster(&self) -> bool {
         self.mode != Mode::Fork && matches!(self.command.runtime, Runtime::Node | Runtime::Launcher)

@@ -363,11 +363,11 @@ fn environment(request: &Request) -> app::Env {
         id: request.process.0,
         instance: request.instance,
         home: request.home.path(),
-        cluster: app.mode == Mode::Cluster && app.may_cluster(),
+        cluster: app.is_cluster(),
     };
     let join = || {
         let preload = request.home.preload(app).filter(|_| app.may_cluster())?;
-        let at_start = app.mode == Mode::Cluster && app.command.runtime == Runtime::Node;
+        let at_start = app.is_cluster();
         Some(Join { worker: request.child.0 + 1, at_start, hold: request.hold, preload })
     };
     let claim = request.home.claim(app, request.child.0);

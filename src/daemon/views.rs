@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 use super::children::{Child, Children};
 use super::home::{Home, Stream};
 use super::primary::Primary;
-use crate::app::Mode;
 use crate::protocol::{self, Detail, Exit, View};
 use crate::supervisor::{Beside, End, Phase, ProcId, Process, State, Supervisor, TimerKey};
 use crate::sys::proc;
@@ -79,7 +78,7 @@ impl Sight<'_> {
     pub fn view(&mut self, process: &Process) -> View {
         let app = &process.app;
         let id = process.child();
-        let mut cluster = app.mode == Mode::Cluster && app.may_cluster();
+        let mut cluster = app.is_cluster();
         let mut view = View {
             id: process.id.0,
             name: app.name.clone(),

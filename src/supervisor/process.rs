@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::restart::Record;
 use super::{ChildId, ProcId};
-use crate::app::{App, Mode};
+use crate::app::App;
 use crate::protocol::Status;
 use crate::time::{Millis, Mono};
 
@@ -178,7 +178,7 @@ impl Process {
     pub fn readiness(app: &App) -> Readiness {
         if app.wait_ready {
             Readiness::Message
-        } else if app.mode == Mode::Cluster && app.may_cluster() {
+        } else if app.is_cluster() {
             Readiness::Listening
         } else {
             Readiness::Spawned

@@ -7,7 +7,7 @@ use super::action::Action;
 use super::operation::{Settled, failure};
 use super::process::{Beside, Leaving, Phase, Process, Readiness, State};
 use super::{ChildId, End, OpId, ProcId, Supervisor, TimerKey};
-use crate::app::{App, Changes, Mode};
+use crate::app::{App, Changes};
 use crate::protocol::{EventKind, Failure};
 use crate::time::Mono;
 
@@ -20,7 +20,7 @@ impl Supervisor {
         if *changes != Changes::default() {
             changes.apply(Arc::make_mut(&mut app));
         }
-        let clustered = app.mode == Mode::Cluster && app.may_cluster();
+        let clustered = app.is_cluster();
         let serves = matches!(process.state, State::Online { listening, .. } if listening || clustered);
         if process.beside.is_some() {
             self.settle(now, id, Settled::NotReplaced(failure("its previous child is still on its way out")));
