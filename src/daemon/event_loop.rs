@@ -27,6 +27,8 @@ use crate::time::{Millis, Mono};
 const SPAWNS: usize = 16;
 /// How long a client that does not read its answer keeps a daemon that has nothing else to do.
 const FAREWELL: Millis = Millis(1_000);
+/// Messages taken from a child that has ended: more than its channel can hold, unless others write to it.
+const LAST_MESSAGES: usize = 1 << 16;
 /// Events taken from the kernel in one round.
 const EVENTS: usize = 256;
 
@@ -224,7 +226,7 @@ impl Daemon {
                 }
             }
         }
-        let _ = self.read_channel(child, usize::MAX);
+        let _ = self.read_channel(child, LAST_MESSAGES);
         if let Some((living, end)) = self.children.ended(child, reaped) {
             self.gone(child, living, end, Some(reaped.status));
         }
