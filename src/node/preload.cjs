@@ -154,8 +154,8 @@ function channelRef(on) {
   if (channel && channel.refCounted) on ? channel.refCounted() : channel.unrefCounted();
 }
 
-// `cluster` was loaded as primary, by a library or a mere look at isPrimary, and cannot be loaded again as worker. This is
-// Node's lib/internal/cluster/child.js over the public channel.
+// `cluster` was loaded as primary, by a library or a mere look at isPrimary, and cannot be loaded again as worker. So this
+// plays the part of Node's own worker side, over the public channel.
 function convert(cluster, id) {
   const path = require('path');
   const handles = new Map(); // key -> { server, handle }
