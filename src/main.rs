@@ -21,6 +21,8 @@ fn main() -> ExitCode {
 }
 
 fn options(run: DaemonRun) -> std::io::Result<daemon::Options> {
+    let passed: Vec<RawFd> = [run.lock_fd, run.ready_fd].into_iter().flatten().collect();
+    inherit::close_others(&passed);
     let take = |fd: Option<RawFd>| -> std::io::Result<Option<OwnedFd>> { fd.map(inherit::take).transpose() };
     Ok(daemon::Options {
         home: run.home,

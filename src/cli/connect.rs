@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::caller::Caller;
 use super::home::Home;
 use crate::protocol::{Answer, FRAME_LIMIT, Frames, Message, Progress, Request, VERSION, Verb};
-use crate::sys::{lock, poll};
+use crate::sys::{lock, poll, socket};
 
 /// How long a daemon may take until it serves, whoever started it.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ impl From<RequestError> for String {
 impl Connection {
     /// To a daemon that runs; `None` when there is none.
     pub fn existing(home: &Home) -> Result<Option<Connection>, String> {
-        match UnixStream::connect(home.socket()) {
+        match socket::connect_control(&home.socket()) {
             Ok(stream) => Ok(Some(Connection { stream, frames: Frames::new(ANSWER_LIMIT), last_id: 0 })),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Ok(None)
@@ -127,6 +127,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// Waits until the daemon has let go of its home: the next command meets no trace of it.
+pub fn wait_until_gone(home: &Home) -> Result<(), String> {
+    let path = home.lock();
+    let deadline = Instant::now() + START_DEADLINE;
+    let failed = |error| format!("lock {}: {error}", path.display());
+    while !lock::try_lock(&lock::open(&path).map_err(failed)?).map_err(failed)? {
+        if Instant::now() >= deadline {
+            return Err(format!("the daemon does not end (see {})", home.log().display()));
+        }
+        std::thread::sleep(RETRY);
+    }
+    Ok(())
 }
 
 fn open_by(home: &Home, caller: &Caller, deadline: Instant) -> Result<Connection, String> {

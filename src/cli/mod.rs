@@ -317,6 +317,7 @@ impl<'s> Session<'_, 's> {
         };
         match connection.request(Verb::Kill, &mut |_| {}).map_err(String::from)? {
             Answer::Killed { stopped } => {
+                connect::wait_until_gone(&self.home)?;
                 let processes = if stopped == 1 { "process" } else { "processes" };
                 self.screen.line(&format!("kill: {stopped} {processes} stopped, the daemon ended"))
             }

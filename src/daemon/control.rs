@@ -26,6 +26,12 @@ const FRAME_DEADLINE: Millis = Millis(10_000);
 const OUTBOX_LIMIT: usize = 64 << 20;
 /// The same for events: a subscriber that sleeps is cut off early.
 const EVENTS_LIMIT: usize = 1 << 20;
+/// A client to whom so much is unsent is not read from: it may ask again once it has listened.
+const UNHEARD: usize = 1 << 20;
+/// What was sent is dropped from the outbox in pieces of at least so much.
+const SENT_PIECE: usize = 256 << 10;
+/// How long accepting rests after an error that is not the client's: no fd, no memory.
+const ACCEPT_REST: Millis = Millis(100);
 
 /// The socket and everybody connected to it.
 #[derive(Debug)]
@@ -45,8 +51,20 @@ struct Client {
     subscribed: bool,
     /// When the rest of a begun request is due.
     due: Option<Mono>,
-    /// It is to be closed once everything is sent.
-    leaving: bool,
+    /// Requests that it made and that are not answered.
+    owed: u32,
+    end: End,
+}
+
+/// How far a client is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It may ask.
+    Open,
+    /// It asks no more, and gets what it is owed.
+    Leaving,
+    /// It gets nothing more: it went away, or does not read.
+    Gone,
 }
 
 impl Control {
@@ -62,14 +80,20 @@ impl Control {
     }
 
     /// Lets new clients in.
-    pub fn accept(&mut self, registry: &Registry) -> Progress {
+    pub fn accept(&mut self, registry: &Registry, now: Mono) -> Progress {
         for _ in 0..ACCEPTS {
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(registry, stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) => {}
                 Err(error) => {
+                    // It waits on, and nothing would tell of it again.
                     log::warn!("accept a client: {error}");
-                    return Progress::Drained;
+                    return Progress::Rest(now + ACCEPT_REST);
                 }
             }
         }
@@ -101,7 +125,8 @@ impl Control {
             sent: 0,
             subscribed: false,
             due: None,
-            leaving: false,
+            owed: 0,
+            end: End::Open,
         };
         self.clients.insert(id, client);
     }
@@ -109,26 +134,55 @@ impl Control {
     /// Reads from a client. What it asks for is pushed to `heard`.
     pub fn visit(&mut self, registry: &Registry, id: u64, now: Mono, heard: &mut Vec<Request>) -> Progress {
         let Some(client) = self.clients.get_mut(&id) else { return Progress::Drained };
+        client.flush();
+        if client.end != End::Open {
+            self.close_if_over(registry, id);
+            return Progress::Drained;
+        }
+        if client.unsent() > UNHEARD {
+            // Its next read makes the socket writable, and brings us back.
+            return Progress::Drained;
+        }
+        let asked = heard.len();
         let progress = client.read(now, heard);
+        client.owed += (heard.len() - asked) as u32;
         client.flush();
         match progress {
             Ok(progress) => progress,
-            Err(refusal) => {
-                if let Some(error) = refusal {
-                    log::warn!("a client: {error}");
-                    client.push(&Message::Error { id: 0, error });
-                    client.flush();
-                }
-                client.leaving = true;
+            Err(Over::Finished) => {
+                client.leave();
                 self.close_if_over(registry, id);
+                Progress::Drained
+            }
+            Err(Over::Lost) => {
+                client.end = End::Gone;
+                self.close_if_over(registry, id);
+                Progress::Drained
+            }
+            Err(Over::Refused(error)) => {
+                log::warn!("a client: {error}");
+                self.send_away(registry, id, error);
                 Progress::Drained
             }
         }
     }
 
+    /// Tells a client why it is closed, and closes it: what its socket does not take now is not for it.
+    fn send_away(&mut self, registry: &Registry, id: u64, error: String) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.push(&Message::Error { id: 0, error });
+            client.flush();
+            client.end = End::Gone;
+        }
+        self.close_if_over(registry, id);
+    }
+
     /// Sends a message to a client, if it is still there.
     pub fn send(&mut self, id: u64, message: &Message) {
         if let Some(client) = self.clients.get_mut(&id) {
+            if matches!(message, Message::Done { .. } | Message::Error { .. }) {
+                client.owed = client.owed.saturating_sub(1);
+            }
             client.push(message);
         }
     }
@@ -140,10 +194,9 @@ impl Control {
         }
         let line = line(&Message::Event(event));
         for client in self.clients.values_mut().filter(|client| client.subscribed) {
-            if client.outbox.len() - client.sent + line.len() > EVENTS_LIMIT {
+            if client.unsent() + line.len() > EVENTS_LIMIT {
                 log::warn!("a subscriber does not read: it is cut off");
-                client.leaving = true;
-                client.subscribed = false;
+                client.end = End::Gone;
             } else {
                 client.outbox.extend_from_slice(&line);
             }
@@ -164,7 +217,7 @@ impl Control {
             if client.sent < client.outbox.len() {
                 client.flush();
             }
-            if client.leaving {
+            if client.end != End::Open {
                 over.push(id);
             }
         }
@@ -175,7 +228,7 @@ impl Control {
 
     /// Whether every client has everything.
     pub fn is_flushed(&self) -> bool {
-        self.clients.values().all(|client| client.sent == client.outbox.len())
+        self.clients.values().all(|client| client.unsent() == 0)
     }
 
     /// When the next client is due with the rest of a request.
@@ -193,31 +246,37 @@ impl Control {
             .collect();
         for id in late {
             let error = format!("read a request: its end did not come within {} s", FRAME_DEADLINE.0 / 1_000);
-            self.send(id, &Message::Error { id: 0, error });
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.due = None;
-                client.leaving = true;
-                client.flush();
-            }
-            self.close_if_over(registry, id);
+            self.send_away(registry, id, error);
         }
     }
 
     fn close_if_over(&mut self, registry: &Registry, id: u64) {
-        let over =
-            self.clients.get(&id).is_some_and(|c| c.leaving && (c.sent == c.outbox.len() || c.due.is_some()));
+        let over = self.clients.get(&id).is_some_and(|client| match client.end {
+            End::Open => false,
+            End::Leaving => client.owed == 0 && client.unsent() == 0,
+            End::Gone => true,
+        });
         if over && let Some(client) = self.clients.remove(&id) {
             unwatch(registry, client.stream.as_raw_fd());
         }
     }
 }
 
+/// Why nothing more is read from a client.
+enum Over {
+    /// It closed its side.
+    Finished,
+    /// The connection broke.
+    Lost,
+    /// It is sent away, and told why.
+    Refused(String),
+}
+
 impl Client {
-    /// `Err(None)`: it has gone; `Err(Some)`: it is sent away, and told why.
-    fn read(&mut self, now: Mono, heard: &mut Vec<Request>) -> Result<Progress, Option<String>> {
+    fn read(&mut self, now: Mono, heard: &mut Vec<Request>) -> Result<Progress, Over> {
         let mut buffer = [0; 16 << 10];
         for _ in 0..REQUESTS {
-            if let Some(line) = self.inbox.next_line().map_err(|error| Some(error.to_string()))? {
+            if let Some(line) = self.inbox.next_line().map_err(|error| Over::Refused(error.to_string()))? {
                 let line = line.to_vec();
                 self.due = None;
                 self.hear(&line, heard);
@@ -229,11 +288,11 @@ impl Client {
                 self.due = Some(now + FRAME_DEADLINE);
             }
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(None),
+                Ok(0) => return Err(Over::Finished),
                 Ok(count) => self.inbox.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Drained),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(None),
+                Err(_) => return Err(Over::Lost),
             }
         }
         Ok(Progress::More)
@@ -261,26 +320,48 @@ impl Client {
 
     fn push(&mut self, message: &Message) {
         let line = line(message);
-        if self.outbox.len() - self.sent + line.len() > OUTBOX_LIMIT {
+        if self.unsent() + line.len() > OUTBOX_LIMIT {
             log::warn!("a client does not read: it is cut off");
-            self.leaving = true;
-            self.sent = self.outbox.len();
+            self.end = End::Gone;
             return;
         }
         self.outbox.extend_from_slice(&line);
+    }
+
+    fn unsent(&self) -> usize {
+        if self.end == End::Gone { 0 } else { self.outbox.len() - self.sent }
+    }
+
+    /// It has asked its last; a request that it has begun is none.
+    fn leave(&mut self) {
+        self.due = None;
+        if self.end == End::Open {
+            self.end = End::Leaving;
+        }
     }
 
     fn flush(&mut self) {
         while self.sent < self.outbox.len() {
             match self.stream.write(&self.outbox[self.sent..]) {
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.leaving = true;
-                    self.sent = self.outbox.len();
+                    self.end = End::Gone;
+                    break;
                 }
             }
+        }
+        if self.end == End::Gone {
+            self.sent = self.outbox.len();
+        }
+        if self.sent < self.outbox.len() {
+            // One that reads slowly and never catches up does not pile up what it has read.
+            if self.sent >= SENT_PIECE {
+                self.outbox.drain(..self.sent);
+                self.sent = 0;
+            }
+            return;
         }
         self.outbox = Vec::new();
         self.sent = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll};
 
 use super::channel::{Channel, Received};
-use super::children::{Children, LINGER_LOOK};
+use super::children::{Children, LINGER_LOOK, stream_source};
 use super::control::Control;
 use super::home::{Home, Stream};
 use super::log;
@@ -25,8 +25,6 @@ use crate::time::{Millis, Mono};
 
 /// Children started in one round: starting takes long, and others wait.
 const SPAWNS: usize = 16;
-/// How long a client that does not read its answer keeps a daemon that has nothing else to do.
-const FAREWELL: Millis = Millis(1_000);
 /// Messages taken from a child that has ended: more than its channel can hold, unless others write to it.
 const LAST_MESSAGES: usize = 1 << 16;
 /// Events taken from the kernel in one round.
@@ -48,9 +46,9 @@ pub struct Daemon {
     /// Who waits for an operation: a client, and the id it gave its request.
     pub(super) asked: BTreeMap<OpId, (u64, u64)>,
     pub(super) next_op: u64,
-    /// The operation of a client that ends the daemon.
-    pub(super) shutdown: Option<OpId>,
-    /// Since when everything is down and only clients may still have something to read.
+    /// The operations of clients that end the daemon.
+    pub(super) shutdowns: BTreeSet<OpId>,
+    /// Everything is down: clients have until then to take their last answers.
     pub(super) ending: Option<Mono>,
     /// Decided, and left for the next round.
     has_actions: bool,
@@ -94,7 +92,7 @@ impl Daemon {
             us,
             asked: BTreeMap::new(),
             next_op: 0,
-            shutdown: None,
+            shutdowns: BTreeSet::new(),
             ending: None,
             has_actions: false,
             now: clock::mono(),
@@ -133,9 +131,7 @@ impl Daemon {
             self.control.expire(self.poll.registry(), self.now);
             self.perform_actions();
             self.control.flush(self.poll.registry());
-            if let Some(since) = self.ending
-                && (self.control.is_flushed() || self.now >= since + FAREWELL)
-            {
+            if self.ending.is_some_and(|until| self.control.is_flushed() || self.now >= until) {
                 return;
             }
         }
@@ -148,8 +144,8 @@ impl Daemon {
         }
         let groups = self.children.is_lingering().then(|| self.now + LINGER_LOOK);
         let resting = self.resting.first().map(|(until, _)| *until);
-        let farewell = self.ending.map(|since| since + FAREWELL);
-        let deadlines = [self.supervisor.next_deadline(), self.control.deadline(), groups, resting, farewell];
+        let deadlines =
+            [self.supervisor.next_deadline(), self.control.deadline(), groups, resting, self.ending];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(clock::mono()).0))
     }
@@ -178,7 +174,7 @@ impl Daemon {
             Source::Listener(listener) => {
                 self.primary.visit(self.poll.registry(), &mut self.children, listener)
             }
-            Source::Control => self.control.accept(self.poll.registry()),
+            Source::Control => self.control.accept(self.poll.registry(), self.now),
             Source::Client(client) => self.serve(client),
         }
     }
@@ -220,10 +216,9 @@ impl Daemon {
         let Some(child) = self.children.find(reaped.pid) else { return };
         for stream in [Stream::Stdout, Stream::Stderr] {
             // At most what a pipe can hold, several times over: others may go on writing to it.
-            for _ in 0..16 {
-                if self.move_output(child, stream) != Progress::More {
-                    break;
-                }
+            let drained = (0..16).any(|_| self.move_output(child, stream) != Progress::More);
+            if !drained {
+                self.ready.insert(stream_source(child, stream));
             }
         }
         let _ = self.read_channel(child, LAST_MESSAGES);
@@ -327,8 +322,10 @@ impl Daemon {
             FromWorker::Drained => self.supervisor.handle(self.now, Input::Drained { child }),
             FromWorker::Ready => self.supervisor.handle(self.now, Input::Ready { child }),
             FromWorker::App(value) => {
-                if let Some(process) = self.supervisor.owner(child) {
-                    self.publish(process, EventKind::Message, value.to_string());
+                if let Some(process) = self.supervisor.owner(child)
+                    && let Some(name) = self.supervisor.process(process).map(|p| p.app.name.clone())
+                {
+                    self.publish(process, name, EventKind::Message, value.to_string());
                 }
             }
             FromWorker::Online | FromWorker::Ignored => {}

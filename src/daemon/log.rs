@@ -133,13 +133,14 @@ impl Tail {
     }
 }
 
-/// Opens a log file to append to, with its directories, private. `NULL` and `/dev/null` mean none.
+/// Opens a log file to append to, with its directories, private. `NULL` and `/dev/null` mean none. It never
+/// blocks: a FIFO that nobody reads is an error (ENXIO), and what a full one does not take is lost.
 pub fn open(path: &Path) -> io::Result<Option<File>> {
     if path.as_os_str() == "/dev/null" || path.file_name().is_some_and(|name| name == "NULL") {
         return Ok(None);
     }
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC);
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(directory) = path.parent() {

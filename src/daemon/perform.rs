@@ -10,6 +10,8 @@ use crate::time::Millis;
 /// How long connections that are idle stay open while a worker drains: long enough for the next request
 /// on a connection that is in use, which is then told to close; well below Node's keep-alive timeout of 5 s.
 const IDLE_GRACE: Millis = Millis(2_000);
+/// How long a daemon that ends waits for clients that do not read.
+const LAST_ANSWERS: Millis = Millis(1_000);
 
 impl Daemon {
     /// Performs one action. What the supervisor must know of it comes back as an input.
@@ -43,7 +45,7 @@ impl Daemon {
             Action::Stop { child, signal } => self.children.stop(child, signal),
             Action::Kill { child } => self.children.stop(child, libc::SIGKILL),
             Action::Signal { child, signal } => self.children.signal(child, signal),
-            Action::Publish { process, kind, detail } => self.publish(process, kind, detail),
+            Action::Publish { process, name, kind, detail } => self.publish(process, name, kind, detail),
             Action::Release { app } => self.primary.release(registry, &app),
             Action::Forget { process } => self.memories.forget(process),
             Action::Progress { op, progress } => {
@@ -54,7 +56,7 @@ impl Daemon {
             Action::Answer { op, outcome } => {
                 if let Some((client, id)) = self.asked.remove(&op) {
                     let message = match outcome {
-                        Ok(outcomes) if self.supervisor.is_shutting_down() && Some(op) == self.shutdown => {
+                        Ok(outcomes) if self.shutdowns.contains(&op) => {
                             let answer = Answer::Killed { stopped: outcomes.len() as u32 };
                             Message::Done { id, answer }
                         }
@@ -64,18 +66,17 @@ impl Daemon {
                     self.control.send(client, &message);
                 }
             }
-            Action::Exit => self.ending = Some(self.now),
+            Action::Exit => self.ending = Some(self.now + LAST_ANSWERS),
         }
         None
     }
 
     /// Tells subscribers, and the daemon's own log.
-    pub(super) fn publish(&mut self, process: ProcId, kind: EventKind, detail: String) {
+    pub(super) fn publish(&mut self, process: ProcId, name: String, kind: EventKind, detail: String) {
         let at = clock::wall();
         if kind == EventKind::Added {
             self.memories.begin(process, at);
         }
-        let name = self.supervisor.process(process).map_or(String::new(), |p| p.app.name.clone());
         if kind != EventKind::Message {
             let comma = if detail.is_empty() { "" } else { ": " };
             log::info!("{name}({}) {kind:?}{comma}{detail}", process.0);

@@ -1,6 +1,7 @@
 //! What clients ask for: answered at once where it is only a question, else handed to the supervisor.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::event_loop::Daemon;
@@ -54,8 +55,8 @@ impl Daemon {
             Verb::Kill => Command::Shutdown,
         };
         let op = self.new_op();
-        if command == Command::Shutdown && !self.supervisor.is_shutting_down() {
-            self.shutdown = Some(op);
+        if command == Command::Shutdown {
+            self.shutdowns.insert(op);
         }
         self.asked.insert(op, (client, id));
         self.supervisor.handle(self.now, Input::Command { op, command });
@@ -147,7 +148,8 @@ impl Daemon {
 }
 
 fn truncate(path: &std::path::Path) -> Result<(), String> {
-    match OpenOptions::new().write(true).truncate(true).open(path) {
+    // A FIFO that nobody reads would block us.
+    match OpenOptions::new().write(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("empty {}: {}", path.display(), crate::sys::reason(&error)))
         }

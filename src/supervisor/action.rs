@@ -55,6 +55,8 @@ pub enum Action {
     Publish {
         /// The process.
         process: ProcId,
+        /// Its name: it may be gone by the time that this is performed.
+        name: String,
         /// What happened.
         kind: EventKind,
         /// Details.

@@ -1,5 +1,6 @@
 //! What clients may ask for: which processes are meant, and what is begun on each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::action::Action;
@@ -18,6 +19,10 @@ impl Supervisor {
     /// Begins a command. It is answered exactly once, now or when the last of its processes settles.
     pub(super) fn command(&mut self, now: Mono, op: OpId, command: Command) {
         let refused = match command {
+            Command::Shutdown => {
+                self.shut_down(now, op);
+                Ok(())
+            }
             _ if self.ending != Ending::No => Err("the daemon is shutting down".to_string()),
             Command::Start(apps, existing) => self.start(now, op, apps, existing),
             Command::Stop(targets) => self.stop(now, op, &targets, Desired::Down),
@@ -27,10 +32,6 @@ impl Supervisor {
             Command::Scale(name, to) => self.scale(now, op, &name, to),
             Command::Reset(targets) => self.reset(op, &targets),
             Command::Signal(targets, signal) => self.signal(op, &targets, signal),
-            Command::Shutdown => {
-                self.shut_down(now, op);
-                Ok(())
-            }
         };
         if let Err(reason) = refused {
             self.actions.push_back(Action::Answer { op, outcome: Err(reason) });
@@ -116,7 +117,7 @@ impl Supervisor {
 
     /// Adds a process of `app`, down, with the lowest free instance number.
     fn add(&mut self, app: Arc<App>) -> ProcId {
-        let taken: Vec<u32> =
+        let taken: BTreeSet<u32> =
             self.processes.values().filter(|p| same_app(&p.app, &app)).map(|p| p.instance).collect();
         let instance = (0..).find(|n| !taken.contains(n)).unwrap_or_default();
         let id = ProcId(self.next_process);
@@ -295,7 +296,10 @@ impl Supervisor {
     fn shut_down(&mut self, now: Mono, op: OpId) {
         let all: Vec<ProcId> = self.processes.keys().copied().collect();
         self.open(op, Goal::Down, &all);
-        self.ending = Ending::Under(op);
+        if self.ending == Ending::No {
+            self.ending = Ending::Under(op);
+        }
+        // Whoever asks for it a second time waits for the same end.
         for id in all {
             self.bring_down(now, id, Desired::Down, false);
         }

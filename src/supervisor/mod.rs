@@ -143,7 +143,8 @@ impl Supervisor {
     }
 
     fn publish(&mut self, process: ProcId, kind: EventKind, detail: impl Into<String>) {
-        self.actions.push_back(Action::Publish { process, kind, detail: detail.into() });
+        let name = self.processes.get(&process).map_or(String::new(), |p| p.app.name.clone());
+        self.actions.push_back(Action::Publish { process, name, kind, detail: detail.into() });
     }
 
     fn new_child(&mut self, owner: ProcId) -> ChildId {

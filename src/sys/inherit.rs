@@ -18,6 +18,19 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes what whoever started us left open by accident, all but 0, 1, 2 and `wanted`: a daemon would hold
+/// it for years. To be called by `main`, before anything else is open.
+pub fn close_others(wanted: &[RawFd]) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    // The list's own fd is among them, and closed with it.
+    let open: Vec<RawFd> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !wanted.contains(fd)) {
+        // SAFETY: nobody in this process has opened it: it came from outside. One that is closed
+        // already is an error that changes nothing, as no other thread opens any.
+        unsafe { libc::close(fd) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod probe;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -61,16 +63,23 @@ impl Ran {
 /// A directory with a pmx home in it. Dropping it ends the daemon and all it runs, and removes it.
 pub struct Home {
     dir: PathBuf,
+    path: PathBuf,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Home {
     pub fn new() -> Home {
+        Home::below("home")
+    }
+
+    /// With the daemon's home at a path of its own below the directory.
+    pub fn below(path: impl AsRef<Path>) -> Home {
         let unique = format!("pmx-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&dir).unwrap();
-        Home { dir }
+        let path = dir.join(path);
+        Home { dir, path }
     }
 
     /// The directory, for the test's own files; the working directory of its commands.
@@ -80,7 +89,7 @@ impl Home {
 
     /// The daemon's home.
     pub fn path(&self) -> PathBuf {
-        self.dir.join("home")
+        self.path.clone()
     }
 
     /// Writes a file of the test's own.
@@ -97,6 +106,15 @@ impl Home {
         command.args(args).env("PMX_HOME", self.path()).env_remove("NODE_OPTIONS").current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// A line for a shell, in which `$PMX` is pmx.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", line]).env("PMX", env!("CARGO_BIN_EXE_pmx")).env("PMX_HOME", &self.path);
+        shell.env_remove("NODE_OPTIONS").current_dir(&self.dir);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
     }
 
     /// Runs a pmx command to its end.

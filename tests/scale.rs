@@ -1,0 +1,119 @@
+//! A thousand of them, and none: what the daemon costs, and that it forgets nothing and keeps nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::probe::{assert_prompt, fds, idle_fds, rss, stat, status};
+use crate::support::{Home, signal, wait_until};
+
+const COUNT: usize = 1_000;
+
+fn statuses(home: &Home) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for process in home.list() {
+        *found.entry(process["pm2_env"]["status"].as_str().unwrap().to_string()).or_default() += 1;
+    }
+    found
+}
+
+fn pids(home: &Home) -> Vec<i32> {
+    home.list().iter().map(|process| process["pid"].as_i64().unwrap() as i32).collect()
+}
+
+/// The children of the daemon that nobody has reaped.
+fn zombies(daemon: i32) -> usize {
+    let of_daemon = |stat: Vec<String>| stat[0] == "Z" && stat[1] == daemon.to_string();
+    crate::support::probe::pids().into_iter().filter_map(stat).filter(|stat| of_daemon(stat.clone())).count()
+}
+
+#[test]
+fn a_thousand_die_at_once_and_every_end_is_known() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.file(
+        "apps.json",
+        &format!(r#"{{ "script": "app.sh", "instances": {COUNT}, "exec_mode": "fork", "autorestart": false, "merge_logs": true }}"#),
+    );
+    home.pmx(&["list"]).ok();
+    let daemon = home.daemon_pid().unwrap();
+    let open = idle_fds(&home);
+    let mut kept = Vec::new();
+    for round in 0..2 {
+        let began = Instant::now();
+        home.pmx(&["start", "apps.json"]).ok();
+        println!("{COUNT} started in {:?}", began.elapsed());
+        assert_eq!(statuses(&home), BTreeMap::from([("online".to_string(), COUNT)]));
+        println!("rss with {COUNT}: {} kB, {} fds", rss(daemon), fds(daemon).len());
+        for pid in pids(&home) {
+            signal(pid, libc::SIGKILL);
+        }
+        assert_prompt(&home);
+        wait_until("all to be stopped", || statuses(&home).get("stopped") == Some(&COUNT));
+        assert_eq!(zombies(daemon), 0);
+        let text = home.pmx(&["describe", "all", "--json"]).ok().out;
+        let details: Vec<Value> = serde_json::from_str(&text).unwrap();
+        for process in &details {
+            let exits = process["exits"].as_array().unwrap();
+            assert_eq!((exits.len(), exits[0]["signal"].as_i64()), (1, Some(9)), "round {round}: {process}");
+        }
+        home.pmx(&["delete", "all"]).ok();
+        assert!(home.list().is_empty());
+        assert_eq!(idle_fds(&home), open);
+        kept.push(rss(daemon));
+    }
+    println!("rss after delete: {kept:?} kB");
+    assert!(kept[1] <= kept[0] + kept[0] / 20 + 512, "it grows: {kept:?}");
+}
+
+#[test]
+fn a_thousand_die_at_once_and_all_are_back() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.pmx(&["start", "app.sh", "-x", "-i", &COUNT.to_string(), "--merge-logs"]).ok();
+    let before = pids(&home);
+    assert_eq!(before.len(), COUNT);
+    let began = Instant::now();
+    for &pid in &before {
+        signal(pid, libc::SIGKILL);
+    }
+    wait_until("all to be back", || {
+        let list = home.list();
+        let is_back = |process: &Value| {
+            process["pm2_env"]["status"] == "online" && process["pm2_env"]["restart_time"] == 1
+        };
+        list.len() == COUNT && list.iter().all(is_back)
+    });
+    println!("{COUNT} back in {:?}", began.elapsed());
+    assert_eq!(zombies(home.daemon_pid().unwrap()), 0);
+    let began = Instant::now();
+    home.pmx(&["kill"]).ok();
+    println!("{COUNT} stopped in {:?}", began.elapsed());
+}
+
+#[test]
+fn nothing_wakes_an_idle_daemon() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.pmx(&["list"]).ok();
+    let daemon = home.daemon_pid().unwrap();
+    let wakes = || status(daemon, "voluntary_ctxt_switches") + status(daemon, "nonvoluntary_ctxt_switches");
+    for count in ["0", "100"] {
+        if count != "0" {
+            home.pmx(&["start", "app.sh", "-x", "-i", count]).ok();
+        }
+        // The last client has gone when it has been forgotten.
+        let mut last = (wakes(), Instant::now());
+        wait_until("it to be quiet", || {
+            let now = wakes();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > Duration::from_millis(300)
+        });
+        // What is observed is that for two seconds nothing happens.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(wakes(), last.0, "woken with {count} processes");
+    }
+}
