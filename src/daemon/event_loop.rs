@@ -21,7 +21,7 @@ use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
 use crate::sys::reap::{self, ExitStatus, Reaped};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::{clock, limits};
-use crate::time::{Millis, Mono};
+use crate::time::Mono;
 
 /// Children started in one round: starting takes long, and others wait.
 const SPAWNS: usize = 16;
