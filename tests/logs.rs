@@ -114,7 +114,7 @@ fn p16_a_grandchild_that_keeps_the_pipe_holds_nothing_up() {
     home.file(
         "app.sh",
         "#!/bin/sh\n[ -e first ] && exec sleep 1000\ntouch first\n\
-         setsid sh -c 'echo $$ > late; while [ ! -e go ]; do sleep 0.02; done; echo late' &\n\
+         setsid sh -c 'echo $$ > late; n=0; while [ ! -e go ] && [ $n -lt 2000 ]; do sleep 0.02; n=$((n+1)); done; echo late' &\n\
          while [ ! -s late ]; do sleep 0.02; done\nexit 1\n",
     );
     home.pmx(&["start", "app.sh"]).ok();
