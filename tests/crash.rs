@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pmx::load::{Failure, Load, Plan};
+use pmx::load::{Failure, Load};
 
 use crate::support::server::{Server, app, pids};
 use crate::support::{Home, free_port, get, is_alive, node, signal, wait_for, wait_until};
@@ -25,8 +25,7 @@ fn kills_under_load(policy: &str) {
         &["-i", "2", "--balance", policy, "--max-restarts", "1000"],
     );
     server.answering(2);
-    let plan = Plan { rate: Some(1000.0), ..server.plan(false) };
-    let (_, report) = server.under_load(plan, || {
+    let (_, report) = server.under_load(server.plan(false), || {
         for kill in 0..KILLS {
             let id = (kill % 2) as u32;
             let pid = home.pid(id);
@@ -42,7 +41,7 @@ fn kills_under_load(policy: &str) {
     let broken = failures.of(Failure::Reset) + failures.of(Failure::ClosedEarly);
     assert_eq!(failures.total(), broken, "{policy}: {failures}");
     assert!(broken <= KILLS * 16, "{policy}: {failures}");
-    assert!(report.ok > 100 && report.latency.max() < Duration::from_secs(3), "{:?}", report.latency.max());
+    assert!(report.ok > 100 && report.latency.max() < Duration::from_secs(5), "{:?}", report.latency.max());
 }
 
 #[test]

@@ -4,5 +4,5 @@ const http = require('http');
 http.createServer((request, response) => {
   response.setHeader('x-worker', process.pid);
   if (request.url === '/slow') setTimeout(() => response.end('slow\n'), 1000);
-  else response.end('hello\n');
+  else if (request.url !== '/never') response.end('hello\n');
 }).listen(process.env.PORT);

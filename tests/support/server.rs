@@ -35,7 +35,7 @@ impl<'a> Server<'a> {
     pub fn launch(&self, major: u32, script: &Path, options: &[&str]) -> Ran {
         let node = node(major);
         let mut args = vec!["start", script.to_str().unwrap(), "-n", "app"];
-        args.extend(["--interpreter", node.to_str().unwrap()]);
+        args.extend(["--interpreter", node.to_str().unwrap(), "--listen-timeout", "20000"]);
         args.extend(options);
         self.home.pmx_with(&[("PORT", &self.port.to_string())], &args)
     }
@@ -47,7 +47,7 @@ impl<'a> Server<'a> {
     /// Asks until so many workers have answered, and says who.
     #[track_caller]
     pub fn answering(&self, count: usize) -> BTreeSet<i32> {
-        let mut load = Load::new(self.plan(false)).unwrap();
+        let mut load = Load::new(Plan { rate: None, ..self.plan(false) }).unwrap();
         let mut seen = Report::default();
         let until = Instant::now() + DEADLINE;
         loop {
@@ -61,10 +61,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// 16 clients.
+    /// 16 clients, and not more requests than the machine can share with other tests.
     pub fn plan(&self, keep_alive: bool) -> Plan {
         let target = Target::Tcp(([127, 0, 0, 1], self.port).into());
-        Plan { keep_alive, tally_header: Some("x-worker".into()), ..Plan::new(target) }
+        let tally_header = Some("x-worker".into());
+        // Those that take longer wait for a processor: nothing here fails by being slow.
+        let timeout = DEADLINE;
+        Plan { keep_alive, tally_header, timeout, rate: Some(300.0), ..Plan::new(target) }
     }
 
     /// Load in the background while `work` is done, and a moment before and after it.
