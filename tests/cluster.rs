@@ -535,7 +535,7 @@ fn launched(command: &[&str], instances: usize) {
     let server = Server { home: &home, port: free_port() };
     let path = format!("{}:{}", node(20).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let count = instances.to_string();
-    let mut args = vec!["start", command[0], "-n", "app", "--listen-timeout", "20000"];
+    let mut args = vec!["start", command[0], "-n", "app", "--listen-timeout", "20000", "--bake-time", "50"];
     if instances > 1 {
         args.extend(["-i", &count]);
     }

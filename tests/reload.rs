@@ -161,7 +161,7 @@ const VERSIONED: &str = "
 
 fn versioned<'a>(home: &'a Home, options: &[&str]) -> Server<'a> {
     home.file("version", "good");
-    Server::start(home, 20, &home.file("app.cjs", VERSIONED), options)
+    Server::start(home, 20, &home.file("app.cjs", VERSIONED), &[&["--bake-time", "400"], options].concat())
 }
 
 /// The reload fails, says why, and nobody who asks notices.

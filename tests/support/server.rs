@@ -35,7 +35,8 @@ impl<'a> Server<'a> {
     pub fn launch(&self, major: u32, script: &Path, options: &[&str]) -> Ran {
         let node = node(major);
         let mut args = vec!["start", script.to_str().unwrap(), "-n", "app"];
-        args.extend(["--interpreter", node.to_str().unwrap(), "--listen-timeout", "20000"]);
+        args.extend(["--interpreter", node.to_str().unwrap()]);
+        args.extend(["--listen-timeout", "20000", "--bake-time", "50"]);
         args.extend(options);
         self.home.pmx_with(&[("PORT", &self.port.to_string())], &args)
     }
