@@ -2,11 +2,17 @@
 
 mod bad_input;
 mod basics;
+#[cfg(feature = "load")]
+mod cluster;
 mod control;
+#[cfg(feature = "load")]
+mod crash;
 mod daemon;
 mod house;
 mod lifecycle;
 mod logs;
+#[cfg(feature = "load")]
+mod reload;
 mod scale;
 mod simulation;
 mod support;

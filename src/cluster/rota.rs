@@ -45,6 +45,11 @@ impl Rota {
         }
     }
 
+    /// Whether the worker takes its turns.
+    pub fn is_on(&self, worker: u64) -> bool {
+        self.order.contains(&worker)
+    }
+
     /// Whether nobody is there to give anything to.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
@@ -74,7 +79,7 @@ mod tests {
         rota.join(1);
         assert_eq!(rota.take(1), Some(1));
         rota.leave(1);
-        assert!(rota.is_empty());
+        assert!(rota.is_empty() && !rota.is_on(1));
         rota.join(1);
         assert_eq!(rota.take(1), None, "it still owes one");
         rota.done(1);

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use mio::Interest;
+
 use crate::node::{self, FromWorker, MESSAGE_LIMIT, ToWorker};
 use crate::protocol::Frames;
 use crate::sys::fdpass;
@@ -21,6 +23,8 @@ pub struct Channel {
     outbox: VecDeque<Waiting>,
     queued: usize,
     closed: bool,
+    /// The event loop tells when there is room to write.
+    watches_room: bool,
 }
 
 /// A line that did not go out yet, or only in part.
@@ -46,7 +50,7 @@ impl Channel {
     /// Takes our end, which is nonblocking.
     pub fn new(socket: OwnedFd) -> Channel {
         let inbox = Frames::new(MESSAGE_LIMIT);
-        Channel { socket, inbox, outbox: VecDeque::new(), queued: 0, closed: false }
+        Channel { socket, inbox, outbox: VecDeque::new(), queued: 0, closed: false, watches_room: false }
     }
 
     /// For the event loop.
@@ -57,6 +61,16 @@ impl Channel {
     /// Whether the worker keeps up with what it is sent.
     pub fn is_clear(&self) -> bool {
         self.outbox.is_empty() && !self.closed
+    }
+
+    /// What the event loop shall watch for, if that is not what it does.
+    pub fn changed_interest(&mut self) -> Option<Interest> {
+        let wanted = !self.outbox.is_empty();
+        if wanted == self.watches_room {
+            return None;
+        }
+        self.watches_room = wanted;
+        Some(if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE })
     }
 
     /// Sends a line, now or as soon as the worker reads; `rider` goes with it. False: the worker has read

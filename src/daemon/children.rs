@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -148,7 +148,7 @@ impl Children {
             self.outputs.insert((id, stream), output);
         }
         let channel = channel.map(|(ours, _)| {
-            watch(registry, ours.as_raw_fd(), Source::Channel(id), Interest::READABLE | Interest::WRITABLE);
+            watch(registry, ours.as_raw_fd(), Source::Channel(id), Interest::READABLE);
             Channel::new(ours)
         });
         self.living.insert(
@@ -185,6 +185,29 @@ impl Children {
     /// The channel of a living child.
     pub fn channel(&mut self, id: ChildId) -> Option<&mut Channel> {
         self.living.get_mut(&id)?.channel.as_mut()
+    }
+
+    /// Sends a line to a child, and `rider` with it. False: it is gone, or has read nothing for so long that
+    /// it is given up.
+    pub fn send(
+        &mut self,
+        registry: &Registry,
+        id: ChildId,
+        message: node::ToWorker,
+        rider: Option<BorrowedFd>,
+    ) -> bool {
+        let Some(channel) = self.channel(id) else { return false };
+        let sent = channel.send(message, rider);
+        attend(registry, id, channel);
+        sent
+    }
+
+    /// Sends what waits for a child that reads again. True: it has caught up.
+    pub fn flush(&mut self, registry: &Registry, id: ChildId) -> bool {
+        let Some(channel) = self.channel(id).filter(|channel| !channel.is_clear()) else { return false };
+        channel.flush();
+        attend(registry, id, channel);
+        channel.is_clear()
     }
 
     /// Sends the stop signal to a child's group.
@@ -295,6 +318,17 @@ pub fn stream_source(id: ChildId, stream: Stream) -> Source {
 pub fn watch(registry: &Registry, fd: RawFd, source: Source, interest: Interest) {
     if let Err(error) = registry.register(&mut SourceFd(&fd), source.token(), interest) {
         log::error!("watch {source:?}: {error}");
+    }
+}
+
+/// A channel is only watched for room to write while something waits for that: the kernel would wake us
+/// each time its worker reads.
+fn attend(registry: &Registry, id: ChildId, channel: &mut Channel) {
+    if let Some(interest) = channel.changed_interest()
+        && let Err(error) =
+            registry.reregister(&mut SourceFd(&channel.fd()), Source::Channel(id).token(), interest)
+    {
+        log::error!("watch the channel of {id:?}: {error}");
     }
 }
 

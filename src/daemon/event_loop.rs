@@ -130,6 +130,7 @@ impl Daemon {
             self.look_at_groups();
             self.control.expire(self.poll.registry(), self.now);
             self.perform_actions();
+            self.primary.tidy(self.poll.registry(), self.now);
             self.control.flush(self.poll.registry());
             if self.ending.is_some_and(|until| self.control.is_flushed() || self.now >= until) {
                 return;
@@ -144,8 +145,14 @@ impl Daemon {
         }
         let groups = self.children.is_lingering().then(|| self.now + LINGER_LOOK);
         let resting = self.resting.first().map(|(until, _)| *until);
-        let deadlines =
-            [self.supervisor.next_deadline(), self.control.deadline(), groups, resting, self.ending];
+        let deadlines = [
+            self.supervisor.next_deadline(),
+            self.control.deadline(),
+            self.primary.deadline(),
+            groups,
+            resting,
+            self.ending,
+        ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(clock::mono()).0))
     }
@@ -270,11 +277,9 @@ impl Daemon {
 
     fn converse(&mut self, child: ChildId, budget: usize, buffer: &mut [u8]) -> Progress {
         for _ in 0..budget {
-            let Some(channel) = self.children.channel(child) else { return Progress::Drained };
-            let was_clear = channel.is_clear();
-            channel.flush();
-            if !was_clear && channel.is_clear() {
-                self.primary.caught_up(child);
+            let registry = self.poll.registry();
+            if self.children.flush(registry, child) {
+                self.primary.caught_up(registry, &mut self.children, child);
             }
             let Some(channel) = self.children.channel(child) else { return Progress::Drained };
             match channel.receive(buffer) {
@@ -304,15 +309,13 @@ impl Daemon {
             }
             FromWorker::Close { key } => self.primary.close(registry, children, child, &key),
             FromWorker::ExitedAfterDisconnect { seq } => {
-                if let Some(channel) = children.channel(child) {
-                    channel.send(node::ack(seq), None);
-                }
+                children.send(registry, child, node::ack(seq), None);
             }
-            FromWorker::Ack { seq, accepted } => self.primary.acknowledged(registry, children, seq, accepted),
+            FromWorker::Ack { seq, accepted } => {
+                self.primary.acknowledged(registry, children, child, seq, accepted);
+            }
             FromWorker::AppHandle => {
-                if let Some(channel) = children.channel(child) {
-                    channel.send(node::handle_ack(), None);
-                }
+                children.send(registry, child, node::handle_ack(), None);
             }
             FromWorker::Hello { node, .. } => {
                 if let Some(child) = children.get_mut(child) {

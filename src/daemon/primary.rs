@@ -4,7 +4,8 @@
 //! Sockets belong to the app and its slots, never to a child: across reload, restart and crash nobody
 //! closes a listener, so no connection in its queue is lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +21,7 @@ use crate::cluster::Rota;
 use crate::node::{self, Family, Handle, Place, Query};
 use crate::supervisor::ChildId;
 use crate::sys::socket::{self, LocalAddr};
+use crate::time::{Millis, Mono};
 
 /// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
 /// enough that few wait behind one that blocks.
@@ -28,6 +30,11 @@ const DEPTH: u32 = 8;
 const ACCEPTS: usize = 64;
 /// The accept queue when the app asks for nothing: Node's default.
 const BACKLOG: u32 = 511;
+/// Addresses of one app: each costs us an fd per slot.
+const ADDRESSES: usize = 1_024;
+/// An address that nobody has had open for so long, while workers of its app serve others, is given up: a
+/// new version has moved to another port.
+const UNUSED: Millis = Millis(5_000);
 
 /// What an app is known by: its listeners belong to all its instances.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,16 +49,36 @@ impl AppKey {
 /// All that the apps listen on.
 #[derive(Debug, Default)]
 pub struct Primary {
-    shares: BTreeMap<(AppKey, String), Share>,
-    by_listener: BTreeMap<u64, (AppKey, String)>,
+    shares: BTreeMap<ShareId, Share>,
+    /// By app and what its workers call it.
+    names: BTreeMap<(AppKey, String), ShareId>,
+    by_listener: BTreeMap<u64, ShareId>,
     workers: BTreeMap<ChildId, Worker>,
+    /// Handed over, not yet acknowledged.
+    in_flight: HashMap<u64, InFlight>,
+    /// Addresses that nobody has open, and when they are given up, once that is known.
+    unused: BTreeMap<ShareId, Option<Mono>>,
+    next_share: u64,
     next_listener: u64,
     next_seq: u64,
+}
+
+/// One share, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ShareId(u64);
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+struct InFlight {
+    share: ShareId,
+    worker: ChildId,
+    connection: OwnedFd,
 }
 
 /// One address that the workers of an app share.
 #[derive(Debug)]
 struct Share {
+    app: AppKey,
     /// What the workers call it.
     key: String,
     place: Place,
@@ -68,8 +95,6 @@ struct Share {
     /// Workers that have it open.
     users: BTreeMap<ChildId, User>,
     rota: Rota,
-    /// Handed over, not yet acknowledged.
-    in_flight: BTreeMap<u64, (ChildId, OwnedFd)>,
     /// To be handed over before any other.
     waiting: VecDeque<OwnedFd>,
 }
@@ -91,6 +116,8 @@ struct Listener {
     listens: bool,
     /// We accept from it.
     watched: bool,
+    /// It may have a connection for us; the kernel tells only once.
+    ready: bool,
 }
 
 /// A child in its part as a worker.
@@ -128,9 +155,8 @@ impl Primary {
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
                 log::info!("{}: listen on {}: {error}", app.name, query.key);
-                if let Some(channel) = children.channel(child) {
-                    channel.send(node::listen_error(seq, &query.key, &query.data, errno), None);
-                }
+                let answer = node::listen_error(seq, &query.key, &query.data, errno);
+                children.send(registry, child, answer, None);
                 return;
             }
         };
@@ -138,9 +164,9 @@ impl Primary {
         let slot = share.slot(instance);
         share.users.insert(child, User { slot, listens: false });
         let Some(listener) = share.sockets.get_mut(&slot) else { return };
-        let Some(channel) = children.channel(child) else { return };
         if share.policy == Balance::Rr {
-            channel.send(node::faux_handle(seq, &share.key, &share.data, share.addr), None);
+            let faux = node::faux_handle(seq, &share.key, &share.data, share.addr);
+            children.send(registry, child, faux, None);
             if !listener.listens {
                 if let Err(error) = socket::listen(listener.fd.as_fd(), share.backlog) {
                     log::error!("{}: listen on {}: {error}", app.name, share.key);
@@ -148,26 +174,34 @@ impl Primary {
                 listener.listens = true;
             }
             if !self.workers.get(&child).is_some_and(|worker| worker.held) {
-                self.serve(registry, children, &answer, child);
+                self.serve(registry, children, answer, child);
             }
         } else {
             let handle =
                 if matches!(share.place, Place::Udp { .. }) { Handle::Datagram } else { Handle::Stream };
-            channel
-                .send(node::shared_handle(handle, seq, &share.key, &share.data), Some(listener.fd.as_fd()));
+            let shared = node::shared_handle(handle, seq, &share.key, &share.data);
+            children.send(registry, child, shared, Some(listener.fd.as_fd()));
         }
     }
 
     /// The share of `query`, bound if it is new, with a socket for the slot.
-    fn share(&mut self, app: &App, instance: u32, query: &Query) -> io::Result<(AppKey, String)> {
-        let id = (AppKey::of(app), query.key.clone());
-        if !self.shares.contains_key(&id) {
-            let share = Share::bind(app, query, &mut self.next_listener, instance)?;
-            for listener in share.sockets.values() {
-                self.by_listener.insert(listener.id, id.clone());
+    fn share(&mut self, app: &App, instance: u32, query: &Query) -> io::Result<ShareId> {
+        let name = (AppKey::of(app), query.key.clone());
+        let id = match self.names.get(&name) {
+            Some(id) => *id,
+            None => {
+                if self.names.keys().filter(|(app, _)| *app == name.0).count() >= ADDRESSES {
+                    return Err(io::Error::from_raw_os_error(libc::EMFILE));
+                }
+                let share = Share::bind(app, query, &mut self.next_listener, instance)?;
+                let id = ShareId(self.next_share);
+                self.next_share += 1;
+                self.by_listener.extend(share.sockets.values().map(|listener| (listener.id, id)));
+                self.names.insert(name, id);
+                self.shares.insert(id, share);
+                id
             }
-            self.shares.insert(id.clone(), share);
-        }
+        };
         if let Some(share) = self.shares.get_mut(&id) {
             let slot = share.slot(instance);
             if !share.sockets.contains_key(&slot)
@@ -176,7 +210,7 @@ impl Primary {
                 let v6only = matches!(share.place, Place::Tcp { v6only: true, .. });
                 let fd = socket::bind_tcp(addr, addr.is_ipv6().then_some(v6only), true)?;
                 let listener = Listener::new(&mut self.next_listener, fd);
-                self.by_listener.insert(listener.id, id.clone());
+                self.by_listener.insert(listener.id, id);
                 share.sockets.insert(slot, listener);
             }
         }
@@ -193,6 +227,9 @@ impl Primary {
                 }
             }
         }
+        if let Some(living) = children.get(child) {
+            self.note_unused(&AppKey::of(&living.app));
+        }
         self.cover(registry, children);
     }
 
@@ -200,19 +237,12 @@ impl Primary {
     pub fn promote(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
         let Some(worker) = self.workers.get_mut(&child) else { return };
         worker.held = false;
-        if let Some(channel) = children.channel(child) {
-            channel.send(node::go(), None);
-        }
-        let used: Vec<_> = self
-            .shares
-            .iter()
-            .filter(|(_, s)| s.users.contains_key(&child))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in used {
-            if self.shares.get(&id).is_some_and(|share| share.policy == Balance::Rr) {
-                self.serve(registry, children, &id, child);
-            }
+        children.send(registry, child, node::go(), None);
+        let deals = |share: &Share| share.policy == Balance::Rr && share.users.contains_key(&child);
+        let dealt: Vec<ShareId> =
+            self.shares.iter().filter(|(_, share)| deals(share)).map(|(id, _)| *id).collect();
+        for id in dealt {
+            self.serve(registry, children, id, child);
         }
         self.cover(registry, children);
     }
@@ -231,9 +261,10 @@ impl Primary {
             share.rota.leave(child.0);
         }
         self.cover(registry, children);
-        let Some(channel) = children.channel(child) else { return false };
         self.next_seq += 1;
-        channel.send(node::drain(grace), None) && channel.send(node::disconnect(self.next_seq), None)
+        let disconnect = node::disconnect(self.next_seq);
+        children.send(registry, child, node::drain(grace), None)
+            && children.send(registry, child, disconnect, None)
     }
 
     /// A server of `child` was closed by its app. When nobody has it open, the address is given up.
@@ -243,65 +274,129 @@ impl Primary {
             return;
         }
         let Some(living) = children.get(child) else { return };
-        let id = (AppKey::of(&living.app), key.to_string());
+        let Some(&id) = self.names.get(&(AppKey::of(&living.app), key.to_string())) else { return };
         let Some(share) = self.shares.get_mut(&id) else { return };
-        share.users.remove(&child);
+        // Only who had it open can close it.
+        if share.users.remove(&child).is_none() {
+            return;
+        }
         share.rota.leave(child.0);
         if share.users.is_empty() {
-            self.give_up(registry, &id);
+            self.give_up(registry, id);
         }
         self.cover(registry, children);
     }
 
-    /// A worker answered for a connection.
-    pub fn acknowledged(&mut self, registry: &Registry, children: &mut Children, seq: u64, accepted: bool) {
-        let found =
-            self.shares.iter_mut().find_map(|(id, share)| Some((id.clone(), share.in_flight.remove(&seq)?)));
-        let Some((id, (worker, connection))) = found else { return };
-        if let Some(share) = self.shares.get_mut(&id) {
-            share.rota.done(worker.0);
-            if !accepted {
-                share.waiting.push_back(connection);
-            }
+    /// A worker answered for a connection, which must be one that it was handed.
+    pub fn acknowledged(
+        &mut self,
+        registry: &Registry,
+        children: &mut Children,
+        child: ChildId,
+        seq: u64,
+        accepted: bool,
+    ) {
+        let Entry::Occupied(entry) = self.in_flight.entry(seq) else { return };
+        if entry.get().worker != child {
+            return;
         }
-        self.caught_up(worker);
-        let _ = self.deal(registry, children, &id);
+        let InFlight { share: id, connection, .. } = entry.remove();
+        let Some(share) = self.shares.get_mut(&id) else { return };
+        share.rota.done(child.0);
+        if !accepted {
+            share.waiting.push_back(connection);
+        }
+        if !share.rota.is_on(child.0) {
+            self.rejoin(child);
+        }
+        let _ = self.deal(registry, children, id);
     }
 
     /// A worker that was passed over because it was behind takes its turns again.
-    pub fn caught_up(&mut self, child: ChildId) {
-        if self.workers.get(&child).is_none_or(|worker| worker.held || worker.draining) {
-            return;
+    pub fn caught_up(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
+        for id in self.rejoin(child) {
+            let _ = self.deal(registry, children, id);
         }
-        for share in self.shares.values_mut() {
+    }
+
+    /// Puts a worker back on every rota it belongs to, and tells which.
+    fn rejoin(&mut self, child: ChildId) -> Vec<ShareId> {
+        if self.workers.get(&child).is_none_or(|worker| worker.held || worker.draining) {
+            return Vec::new();
+        }
+        let mut rejoined = Vec::new();
+        for (id, share) in &mut self.shares {
             let deals = share.policy == Balance::Rr || share.sockets.values().any(|l| l.watched);
             if deals && share.users.contains_key(&child) {
                 share.rota.join(child.0);
+                rejoined.push(*id);
             }
         }
+        rejoined
     }
 
     /// A child is gone: what it was handed and did not take goes to others, and its queues too.
     pub fn gone(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
         self.workers.remove(&child);
-        let ids: Vec<_> = self.shares.keys().cloned().collect();
-        for id in ids {
-            let Some(share) = self.shares.get_mut(&id) else { continue };
-            share.users.remove(&child);
-            share.rota.leave(child.0);
-            let unanswered: Vec<u64> =
-                share.in_flight.iter().filter(|(_, (to, _))| *to == child).map(|(seq, _)| *seq).collect();
-            for seq in &unanswered {
+        let mut unanswered: Vec<(u64, InFlight)> =
+            self.in_flight.extract_if(|_, flight| flight.worker == child).collect();
+        unanswered.sort_by_key(|(seq, _)| *seq);
+        for (_, InFlight { share, connection, .. }) in unanswered {
+            if let Some(share) = self.shares.get_mut(&share) {
                 share.rota.done(child.0);
-                if let Some((_, connection)) = share.in_flight.remove(seq) {
-                    share.waiting.push_back(connection);
-                }
-            }
-            if !unanswered.is_empty() {
-                let _ = self.deal(registry, children, &id);
+                share.waiting.push_back(connection);
             }
         }
+        let mut concerned = Vec::new();
+        for (id, share) in &mut self.shares {
+            let used = share.users.remove(&child).is_some();
+            share.rota.leave(child.0);
+            if used || !share.waiting.is_empty() {
+                concerned.push((*id, share.app.clone()));
+            }
+        }
+        for (id, app) in concerned {
+            self.note_unused(&app);
+            let _ = self.deal(registry, children, id);
+        }
         self.cover(registry, children);
+    }
+
+    /// Those addresses of an app that nobody has open may have been left for good.
+    fn note_unused(&mut self, app: &AppKey) {
+        let left = self.shares.iter().filter(|(_, share)| share.users.is_empty() && share.app == *app);
+        for (id, _) in left {
+            self.unused.entry(*id).or_insert(None);
+        }
+    }
+
+    /// When [`Self::tidy`] wants to be called next.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.unused.values().copied().flatten().min()
+    }
+
+    /// Gives up the addresses that were left for good. As long as nothing of the app serves, none is: it will
+    /// come back, and connections wait for it.
+    pub fn tidy(&mut self, registry: &Registry, now: Mono) {
+        if self.unused.is_empty() {
+            return;
+        }
+        let shares = &self.shares;
+        self.unused.retain(|id, _| shares.get(id).is_some_and(|share| share.users.is_empty()));
+        let mut due = Vec::new();
+        for (id, until) in &mut self.unused {
+            if *until.get_or_insert(now + UNUSED) <= now {
+                due.push(*id);
+            }
+        }
+        for id in due {
+            self.unused.remove(&id);
+            let Some(share) = self.shares.get(&id) else { continue };
+            if self.shares.values().any(|other| other.app == share.app && !other.users.is_empty()) {
+                log::info!("{}: nobody listens on {} any more", share.app.1, share.key);
+                self.give_up(registry, id);
+            }
+        }
     }
 
     /// Where the socket of a slot has nobody who accepts from it, we do, and give what arrives there to
@@ -328,17 +423,17 @@ impl Primary {
                 for (child, _) in share.users.iter().filter(accepts) {
                     share.rota.join(child.0);
                 }
-                uncovered.push(id.clone());
+                uncovered.push(*id);
             }
         }
         for id in uncovered {
-            let _ = self.deal(registry, children, &id);
+            let _ = self.deal(registry, children, id);
         }
     }
 
     /// A worker takes its turns from now on.
-    fn serve(&mut self, registry: &Registry, children: &mut Children, id: &(AppKey, String), child: ChildId) {
-        let Some(share) = self.shares.get_mut(id) else { return };
+    fn serve(&mut self, registry: &Registry, children: &mut Children, id: ShareId, child: ChildId) {
+        let Some(share) = self.shares.get_mut(&id) else { return };
         share.rota.join(child.0);
         if let Some(listener) = share.sockets.get_mut(&0) {
             listener.watch(registry);
@@ -348,14 +443,18 @@ impl Primary {
 
     /// A listener that we accept from has something.
     pub fn visit(&mut self, registry: &Registry, children: &mut Children, listener: u64) -> Progress {
-        let Some(id) = self.by_listener.get(&listener).cloned() else { return Progress::Drained };
-        self.deal(registry, children, &id)
+        let Some(&id) = self.by_listener.get(&listener) else { return Progress::Drained };
+        let sockets = self.shares.get_mut(&id).into_iter().flat_map(|share| share.sockets.values_mut());
+        for socket in sockets.filter(|socket| socket.id == listener) {
+            socket.ready = true;
+        }
+        self.deal(registry, children, id)
     }
 
     /// Hands connections to workers: first those that came back, then those that wait in our listeners.
     /// What nobody can take now stays in the kernel's queue.
-    fn deal(&mut self, registry: &Registry, children: &mut Children, id: &(AppKey, String)) -> Progress {
-        let Some(share) = self.shares.get_mut(id) else { return Progress::Drained };
+    fn deal(&mut self, registry: &Registry, children: &mut Children, id: ShareId) -> Progress {
+        let Some(share) = self.shares.get_mut(&id) else { return Progress::Drained };
         for _ in 0..ACCEPTS {
             let Some(worker) = share.next_worker(children) else { return Progress::Drained };
             let Some(connection) = share.waiting.pop_front().or_else(|| share.accept(registry)) else {
@@ -364,9 +463,8 @@ impl Primary {
             };
             self.next_seq += 1;
             let message = node::new_connection(&share.key, self.next_seq);
-            let sent = children.channel(worker).is_some_and(|c| c.send(message, Some(connection.as_fd())));
-            if sent {
-                share.in_flight.insert(self.next_seq, (worker, connection));
+            if children.send(registry, worker, message, Some(connection.as_fd())) {
+                self.in_flight.insert(self.next_seq, InFlight { share: id, worker, connection });
             } else {
                 share.rota.done(worker.0);
                 share.rota.leave(worker.0);
@@ -379,14 +477,16 @@ impl Primary {
     /// Nobody of the app is up or wanted up: its addresses are given up.
     pub fn release(&mut self, registry: &Registry, app: &App) {
         let app = AppKey::of(app);
-        let ids: Vec<_> = self.shares.keys().filter(|(owner, _)| *owner == app).cloned().collect();
+        let ids: Vec<ShareId> =
+            self.shares.iter().filter(|(_, share)| share.app == app).map(|(id, _)| *id).collect();
         for id in ids {
-            self.give_up(registry, &id);
+            self.give_up(registry, id);
         }
     }
 
-    fn give_up(&mut self, registry: &Registry, id: &(AppKey, String)) {
-        let Some(mut share) = self.shares.remove(id) else { return };
+    fn give_up(&mut self, registry: &Registry, id: ShareId) {
+        let Some(mut share) = self.shares.remove(&id) else { return };
+        self.names.remove(&(share.app.clone(), share.key.clone()));
         for listener in share.sockets.values_mut() {
             listener.unwatch(registry);
             self.by_listener.remove(&listener.id);
@@ -420,12 +520,13 @@ impl Listener {
     fn new(next: &mut u64, fd: OwnedFd) -> Listener {
         let id = *next;
         *next += 1;
-        Listener { id, fd, listens: false, watched: false }
+        Listener { id, fd, listens: false, watched: false, ready: false }
     }
 
     fn watch(&mut self, registry: &Registry) {
         if !self.watched {
             self.watched = true;
+            self.ready = true;
             children::watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
         }
     }
@@ -444,6 +545,7 @@ impl Share {
     fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
         let backlog = query.backlog.unwrap_or(BACKLOG);
         let mut share = Share {
+            app: AppKey::of(app),
             key: query.key.clone(),
             place: query.place.clone(),
             addr: None,
@@ -454,7 +556,6 @@ impl Share {
             sockets: BTreeMap::new(),
             users: BTreeMap::new(),
             rota: Rota::default(),
-            in_flight: BTreeMap::new(),
             waiting: VecDeque::new(),
         };
         let fd = match &query.place {
@@ -503,10 +604,10 @@ impl Share {
     }
 
     fn accept(&mut self, registry: &Registry) -> Option<OwnedFd> {
-        for listener in self.sockets.values_mut().filter(|listener| listener.watched) {
+        for listener in self.sockets.values_mut().filter(|listener| listener.watched && listener.ready) {
             match socket::accept(listener.fd.as_fd()) {
                 Ok(Some(connection)) => return Some(connection),
-                Ok(None) => {}
+                Ok(None) => listener.ready = false,
                 // Nobody has called listen(2) on it after all.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => listener.unwatch(registry),
                 Err(error) => log::warn!("accept on {}: {error}", self.key),

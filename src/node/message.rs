@@ -58,6 +58,9 @@ pub enum FromWorker {
 
 /// Understands one line. `None`: it is not JSON.
 pub fn parse(line: &[u8]) -> Option<FromWorker> {
+    if let Some(message) = acknowledgement(line) {
+        return Some(message);
+    }
     // Bun marks its internal lines with this byte.
     let line = line.strip_prefix(b"\x02").unwrap_or(line);
     let value: Value = serde_json::from_slice(line).ok()?;
@@ -72,6 +75,29 @@ pub fn parse(line: &[u8]) -> Option<FromWorker> {
         _ => FromWorker::App(value),
     };
     Some(message)
+}
+
+/// The two lines that come for every connection, in the very form in which Node writes them.
+fn acknowledgement(line: &[u8]) -> Option<FromWorker> {
+    if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
+        return Some(FromWorker::Ignored);
+    }
+    let rest = line.strip_prefix(br#"{"cmd":"NODE_CLUSTER","ack":"#)?;
+    let (seq, rest) = number(rest)?;
+    let rest = rest.strip_prefix(br#","accepted":"#)?;
+    let (accepted, rest) = match rest.strip_prefix(b"true") {
+        Some(rest) => (true, rest),
+        None => (false, rest.strip_prefix(b"false")?),
+    };
+    let (_, rest) = number(rest.strip_prefix(br#","seq":"#)?)?;
+    (rest == b"}").then_some(FromWorker::Ack { seq, accepted })
+}
+
+/// The digits at the start, and what follows them.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
 }
 
 fn cluster(message: &Value) -> FromWorker {
@@ -134,6 +160,24 @@ mod tests {
             parse(r#"{"cmd":"NODE_PMX","act":"hello","hold":true,"pid":7,"node":"v20.1.0"}"#),
             Some(FromWorker::Hello { pid: 7, holds: true, node: "v20.1.0".into() })
         );
+    }
+
+    #[test]
+    fn acknowledgements_mean_the_same_in_every_form() {
+        for (text, expected) in [
+            (r#"{"cmd":"NODE_CLUSTER","ack":4,"accepted":true,"seq":9}"#, Some((4, true))),
+            (r#"{"cmd":"NODE_CLUSTER","ack":4,"accepted":false,"seq":9}"#, Some((4, false))),
+            (r#"{"cmd":"NODE_CLUSTER","ack": 4,"accepted":true,"seq":9}"#, Some((4, true))),
+            (r#"{"accepted":true,"seq":9,"ack":4,"cmd":"NODE_CLUSTER"}"#, Some((4, true))),
+            (r#"{"cmd":"NODE_CLUSTER","ack":4,"accepted":true,"seq":9,"x":1}"#, Some((4, true))),
+            (r#"{"cmd":"NODE_CLUSTER","ack":,"accepted":true,"seq":9}"#, None),
+            (r#"{"cmd":"NODE_CLUSTER","ack":4,"accepted":true,"seq":9"#, None),
+            (r#"{"cmd":"NODE_CLUSTER","ack":4,"accepted":true,"seq":}"#, None),
+        ] {
+            let expected = expected.map(|(seq, accepted)| FromWorker::Ack { seq, accepted });
+            assert_eq!(parse(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(acknowledgement(br#"{"cmd":"NODE_CLUSTER","ack":99999999999999999999,"accepted""#), None);
     }
 
     #[test]

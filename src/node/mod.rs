@@ -82,7 +82,17 @@ pub fn listen_error(ack: u64, key: &str, data: &Value, errno: i32) -> ToWorker {
 
 /// A connection for the server `key`; the fd rides on it. The worker answers with `ack: seq`.
 pub fn new_connection(key: &str, seq: u64) -> ToWorker {
-    with_handle(Handle::Stream, json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": key, "seq": seq}))
+    // By hand: this is written for every connection.
+    let key = Value::from(key);
+    let line = format!(
+        concat!(
+            r#"{{"cmd":"NODE_HANDLE","type":"net.Native","msg":"#,
+            r#"{{"cmd":"NODE_CLUSTER","act":"newconn","key":{},"seq":{}}}}}"#,
+            "\n"
+        ),
+        key, seq
+    );
+    ToWorker { line: line.into_bytes() }
 }
 
 /// Close all servers, finish their connections, then close the channel.
@@ -134,6 +144,14 @@ mod tests {
             let newlines = message.line.iter().filter(|b| **b == b'\n').count();
             assert_eq!((newlines, message.line.last()), (1, Some(&b'\n')));
         }
+    }
+
+    #[test]
+    fn a_connection_is_announced_as_json() {
+        let line = new_connection("a\"b\n:0", 9).line;
+        let expected = json!({"cmd": "NODE_HANDLE", "type": "net.Native",
+            "msg": {"cmd": "NODE_CLUSTER", "act": "newconn", "key": "a\"b\n:0", "seq": 9}});
+        assert_eq!(serde_json::from_slice::<Value>(&line).unwrap(), expected);
     }
 
     #[test]

@@ -329,6 +329,8 @@ function attach(cluster, { hold, auto }) {
       if (auto) {
         channelRef(false);
         delete server.address;
+        // Nobody asked for a cluster: what cannot be shared fails, or works, as under plain node.
+        if (error && isNet) return server._listen2(query.address, query.port, query.addressType, query.backlog, query.fd, query.flags);
       }
       if (held && handle) attempt(holdBack, server, handle);
       callback(error, handle);

@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 pub mod probe;
+#[cfg(feature = "load")]
+pub mod server;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
