@@ -274,7 +274,7 @@ fn declarations_of_scripts_in_the_spelling_of_the_first_pm2() {
     );
     home.pmx(&["start", "processes.json"]).ok();
     assert_eq!(home.list().len(), 3);
-    wait_until("python's line", || home.log("worker-out-0.log").contains("worker "));
+    wait_until("python's line", || home.log("worker-out-0.log").ends_with('\n'));
     assert_eq!(home.log("worker-out-0.log"), "worker ['--toto=heya coco', '-d', '1']\n");
     for id in [1, 2] {
         let file = format!("ticker-out-{id}.log");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::probe::{assert_prompt, fds, idle_fds, rss, stat, status};
+use crate::support::probe::{fds, idle_fds, ping, rss, stat, status};
 use crate::support::{Home, signal, wait_until};
 
 const COUNT: usize = 1_000;
@@ -49,7 +49,10 @@ fn a_thousand_die_at_once_and_every_end_is_known() {
         for pid in pids(&home) {
             signal(pid, libc::SIGKILL);
         }
-        assert_prompt(&home);
+        // On a busy machine of two cores.
+        let took = ping(&home);
+        println!("a ping after {COUNT} ends: {took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
         wait_until("all to be stopped", || statuses(&home).get("stopped") == Some(&COUNT));
         assert_eq!(zombies(daemon), 0);
         let text = home.pmx(&["describe", "all", "--json"]).ok().out;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::caller::Caller;
 use super::home::Home;
 use crate::protocol::{Answer, FRAME_LIMIT, Frames, Message, Progress, Request, VERSION, Verb};
-use crate::sys::{lock, poll, socket};
+use crate::sys::{lock, poll, proc, socket};
 
 /// How long a daemon may take until it serves, whoever started it.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,7 +54,20 @@ impl From<RequestError> for String {
     }
 }
 
+/// The process at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pid: i32,
+    start_ticks: u64,
+}
+
 impl Connection {
+    /// The daemon, while it lives.
+    pub fn peer(&self) -> Option<Peer> {
+        let (_, pid) = socket::peer_uid(&self.stream).ok()?;
+        Some(Peer { pid, start_ticks: proc::stat(pid)?.start_ticks })
+    }
+
     /// To a daemon that runs; `None` when there is none.
     pub fn existing(home: &Home) -> Result<Option<Connection>, String> {
         match socket::connect_control(&home.socket()) {
@@ -129,12 +142,17 @@ impl Connection {
     }
 }
 
-/// Waits until the daemon has let go of its home: the next command meets no trace of it.
-pub fn wait_until_gone(home: &Home) -> Result<(), String> {
+/// Waits until `daemon` has ended and let go of its home: the next command meets no trace of it.
+pub fn wait_until_gone(home: &Home, daemon: Option<Peer>) -> Result<(), String> {
+    let is_there = |peer: Peer| {
+        proc::stat(peer.pid).is_some_and(|stat| stat.start_ticks == peer.start_ticks && stat.state != 'Z')
+    };
     let path = home.lock();
     let deadline = Instant::now() + START_DEADLINE;
     let failed = |error| format!("lock {}: {error}", path.display());
-    while !lock::try_lock(&lock::open(&path).map_err(failed)?).map_err(failed)? {
+    while daemon.is_some_and(is_there)
+        || !lock::try_lock(&lock::open(&path).map_err(failed)?).map_err(failed)?
+    {
         if Instant::now() >= deadline {
             return Err(format!("the daemon does not end (see {})", home.log().display()));
         }

@@ -315,9 +315,10 @@ impl<'s> Session<'_, 's> {
         let Some(mut connection) = Connection::existing(&self.home)? else {
             return self.screen.line(&format!("no daemon runs in {}", self.home.path.display()));
         };
+        let daemon = connection.peer();
         match connection.request(Verb::Kill, &mut |_| {}).map_err(String::from)? {
             Answer::Killed { stopped } => {
-                connect::wait_until_gone(&self.home)?;
+                connect::wait_until_gone(&self.home, daemon)?;
                 let processes = if stopped == 1 { "process" } else { "processes" };
                 self.screen.line(&format!("kill: {stopped} {processes} stopped, the daemon ended"))
             }
