@@ -25,7 +25,7 @@ fn served() -> (Home, i32) {
 }
 
 #[test]
-fn c05_a_message_without_end_is_cut_at_the_limit() {
+fn c02_a_message_without_end_is_cut_at_the_limit() {
     let (home, pid) = served();
     let before = rss(pid);
     for head in ["", "{\"v\":1,\"id\":1,\"verb\":\"stop\",\"targets\":[\""] {
@@ -90,7 +90,7 @@ fn c03_random_bytes_are_answered_or_closed() {
 }
 
 #[test]
-fn c02_a_message_that_stops_halfway_has_ten_seconds() {
+fn c01_a_message_that_stops_halfway_has_ten_seconds() {
     let (home, _) = served();
     let mut client = Client::connect(&home);
     client.stream.write_all(br#"{"v":1,"id":1,"ver"#).unwrap();
@@ -104,7 +104,7 @@ fn c02_a_message_that_stops_halfway_has_ten_seconds() {
 }
 
 #[test]
-fn c04_a_client_that_does_not_read_is_not_read_from() {
+fn a_client_that_does_not_read_is_not_read_from() {
     let (home, pid) = served();
     home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
     home.pmx(&["start", "app.sh", "-x", "-i", "20"]).ok();
@@ -187,7 +187,7 @@ fn c06_passed_fds_are_closed() {
 }
 
 #[test]
-fn s05_another_user_is_refused_before_a_byte_is_read() {
+fn c05_another_user_is_refused_before_a_byte_is_read() {
     if !is_root() {
         println!("skipped: only root can become somebody else");
         return;
@@ -215,7 +215,7 @@ fn s05_another_user_is_refused_before_a_byte_is_read() {
 }
 
 #[test]
-fn c07_what_cannot_be_understood_is_said_and_the_connection_goes_on() {
+fn what_cannot_be_understood_is_said_and_the_connection_goes_on() {
     let (home, _) = served();
     let mut client = Client::connect(&home);
     for (line, id, start) in [
@@ -247,7 +247,7 @@ fn c07_what_cannot_be_understood_is_said_and_the_connection_goes_on() {
 }
 
 #[test]
-fn c08_who_has_asked_its_last_gets_its_answers() {
+fn c07_who_has_asked_its_last_gets_its_answers() {
     let (home, pid) = served();
     home.file("stubborn.sh", "#!/bin/sh\ntrap '' INT\necho up\nwhile :; do sleep 1; done\n");
     home.pmx(&["start", "stubborn.sh", "--kill-timeout", "300"]).ok();

@@ -190,7 +190,7 @@ fn sigterm_to_the_daemon_stops_everything() {
 }
 
 #[test]
-fn what_a_dead_daemon_left_behind_is_in_nobodys_way() {
+fn c10_what_a_dead_daemon_left_behind_is_in_nobodys_way() {
     let home = Home::new();
     home.pmx(&["list"]).ok();
     let dead = home.daemon_pid().unwrap();

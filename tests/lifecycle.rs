@@ -35,7 +35,7 @@ fn children_of(parent: i32) -> Vec<i32> {
 }
 
 #[test]
-fn p01_what_ends_is_started_again() {
+fn what_ends_is_started_again() {
     let home = Home::new();
     home.file("app.sh", SLEEPER);
     home.pmx(&["start", "app.sh", "--min-uptime", "0"]).ok();
@@ -57,7 +57,7 @@ fn p01_what_ends_is_started_again() {
 }
 
 #[test]
-fn p02_what_dies_at_once_is_given_up_after_its_budget() {
+fn what_dies_at_once_is_given_up_after_its_budget() {
     let home = Home::new();
     home.file("bad.sh", "#!/bin/sh\necho start >> starts\necho trouble ahead >&2\nexit 3\n");
     for (budget, starts) in [("1", 1), ("5", 5), ("16", 16)] {
@@ -77,7 +77,7 @@ fn p02_what_dies_at_once_is_given_up_after_its_budget() {
 }
 
 #[test]
-fn p03_a_life_longer_than_min_uptime_is_stable() {
+fn a_life_longer_than_min_uptime_is_stable() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\necho start >> starts\nsleep 0.15\nexit 1\n");
     home.pmx(&["start", "app.sh", "--max-restarts", "2", "--min-uptime", "100"]).ok();
@@ -90,7 +90,7 @@ fn p03_a_life_longer_than_min_uptime_is_stable() {
 }
 
 #[test]
-fn p04_delays_are_kept_and_told() {
+fn delays_are_kept_and_told() {
     let home = Home::new();
     home.file("bad.sh", "#!/bin/sh\ndate +%s%N >> starts\nexit 1\n");
     home.pmx(&["start", "bad.sh", "--restart-delay", "300", "--max-restarts", "3"]).ok();
@@ -128,7 +128,7 @@ fn p04_delays_are_kept_and_told() {
 }
 
 #[test]
-fn p05_an_end_can_be_the_end() {
+fn an_end_can_be_the_end() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\nsleep 0.1\nexit $1\n");
     home.pmx(&["start", "app.sh", "-n", "zero", "--stop-exit-codes", "0,7", "--", "0"]).ok();
@@ -143,7 +143,7 @@ fn p05_an_end_can_be_the_end() {
 }
 
 #[test]
-fn p06_stop_is_a_request_first_and_sigkill_at_last() {
+fn p02_stop_is_a_request_first_and_sigkill_at_last() {
     let home = Home::new();
     home.file("polite.sh", "#!/bin/sh\ntrap 'echo bye; exit 0' INT\necho up\nwhile :; do sleep 0.05; done\n");
     home.file("stubborn.sh", "#!/bin/sh\ntrap 'echo no' INT\necho up\nwhile :; do sleep 0.05; done\n");
@@ -164,7 +164,7 @@ fn p06_stop_is_a_request_first_and_sigkill_at_last() {
 }
 
 #[test]
-fn p09_one_that_was_stopped_by_a_signal_stops_gracefully() {
+fn p03_one_that_was_stopped_by_a_signal_stops_gracefully() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\ntrap 'echo bye; exit 0' INT\necho up\nwhile :; do sleep 0.05; done\n");
     home.pmx(&["start", "app.sh", "--kill-timeout", "20s"]).ok();
@@ -178,7 +178,7 @@ fn p09_one_that_was_stopped_by_a_signal_stops_gracefully() {
 }
 
 #[test]
-fn p10_nothing_of_its_group_survives_a_stop() {
+fn nothing_of_its_group_survives_a_stop() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\nsleep 1000 &\nsh -c 'trap \"\" INT; sleep 1001 & wait' &\nwait\n");
     for stop in ["stop", "restart", "delete"] {
@@ -297,7 +297,7 @@ fn declarations_of_scripts_in_the_spelling_of_the_first_pm2() {
 }
 
 #[test]
-fn e01_arguments_reach_the_app_as_they_are() {
+fn e02_arguments_reach_the_app_as_they_are() {
     let home = Home::new();
     let python = "import os,sys,time\nopen('args','wb').write(b'\\0'.join(map(os.fsencode,sys.argv[1:])))\n";
     home.file("app.py", &format!("{python}time.sleep(1000)\n"));
@@ -330,7 +330,7 @@ fn e01_arguments_reach_the_app_as_they_are() {
 }
 
 #[test]
-fn e02_a_child_is_given_what_it_should_have_and_nothing_else() {
+fn p11_a_child_is_given_what_it_should_have_and_nothing_else() {
     let home = Home::new();
     let script = "#!/bin/sh\nls -l /proc/self/fd | awk 'NF>8{print $9}' > fds\numask > umask\npwd > cwd\n\
                   cat /proc/$$/environ > environ\nexec sleep 1000\n";
@@ -400,7 +400,7 @@ fn e02_a_child_is_given_what_it_should_have_and_nothing_else() {
 }
 
 #[test]
-fn e03_a_restart_keeps_its_environment_until_told_otherwise() {
+fn a_restart_keeps_its_environment_until_told_otherwise() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\necho \"colour $COLOUR\"\nexec sleep 1000\n");
     home.pmx_with(&[("COLOUR", "red")], &["start", "app.sh"]).ok();
@@ -414,7 +414,7 @@ fn e03_a_restart_keeps_its_environment_until_told_otherwise() {
 }
 
 #[test]
-fn e04_another_user_with_all_its_groups() {
+fn another_user_with_all_its_groups() {
     if !is_root() {
         println!("skipped: only root can become somebody else");
         return;

@@ -26,7 +26,7 @@ fn watch(home: &Home, mut done: impl FnMut() -> bool) -> (u64, Duration) {
 }
 
 #[test]
-fn l03_a_flood_without_a_newline_costs_no_memory_and_loses_nothing() {
+fn l01_a_flood_without_a_newline_costs_no_memory_and_loses_nothing() {
     let home = Home::new();
     let bytes = flood() << 20;
     home.file("flood.sh", &format!("#!/bin/sh\nhead -c {bytes} /dev/zero | tr '\\0' x\nprintf end\n"));
@@ -52,7 +52,7 @@ fn l03_a_flood_without_a_newline_costs_no_memory_and_loses_nothing() {
 }
 
 #[test]
-fn l04_one_that_floods_does_not_hold_up_twenty_quiet_ones() {
+fn l05_one_that_floods_does_not_hold_up_twenty_quiet_ones() {
     const QUIET: usize = 20;
     let home = Home::new();
     // About 8 bytes a line.
@@ -93,7 +93,7 @@ fn l04_one_that_floods_does_not_hold_up_twenty_quiet_ones() {
 }
 
 #[test]
-fn l05_last_words_are_kept() {
+fn l07_last_words_are_kept() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\nprintf 'no newline'\nprintf 'nor here' >&2\nexit 1\n");
     for round in 0..20 {

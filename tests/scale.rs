@@ -29,7 +29,7 @@ fn zombies(daemon: i32) -> usize {
 }
 
 #[test]
-fn a_thousand_die_at_once_and_every_end_is_known() {
+fn p01_a_thousand_die_at_once_and_every_end_is_known() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
     home.file(
@@ -71,7 +71,7 @@ fn a_thousand_die_at_once_and_every_end_is_known() {
 }
 
 #[test]
-fn a_thousand_die_at_once_and_all_are_back() {
+fn p01_a_thousand_die_at_once_and_all_are_back() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
     home.pmx(&["start", "app.sh", "-x", "-i", &COUNT.to_string(), "--merge-logs"]).ok();
