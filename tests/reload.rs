@@ -80,7 +80,7 @@ fn two_workers_on_one_socket_are_reloaded_without_loss() {
 }
 
 #[test]
-fn requests_in_progress_are_finished() {
+fn p15_requests_in_progress_are_finished() {
     for options in [&["-i", "1"][..], &["-i", "2", "--balance", "rr"], &[]] {
         let home = Home::new();
         let server = Server::start(&home, 20, &app("hello.cjs"), options);

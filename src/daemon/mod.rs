@@ -3,7 +3,7 @@
 //!
 //! `event_loop` is the loop; `source` what can become ready; `perform` carries actions out; `children` and
 //! `channel` are the living processes; `log` moves their output; `primary` shares ports among Node
-//! workers; `control` and `requests` serve clients; `views` is what those see.
+//! workers, `share` is one such port; `control` and `requests` serve clients; `views` is what those see.
 
 mod channel;
 mod children;
@@ -14,6 +14,7 @@ mod log;
 mod perform;
 mod primary;
 mod requests;
+mod share;
 mod source;
 mod views;
 

@@ -5,46 +5,28 @@
 //! closes a listener, so no connection in its queue is lost.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
 
-use mio::{Interest, Registry};
-use serde_json::Value;
+use mio::Registry;
 
-use super::children::{self, Children};
-use super::source::{Progress, Source};
+use super::children::Children;
+use super::share::{AppKey, Listener, Share, User};
+use super::source::Progress;
 use crate::app::{App, Balance};
-use crate::cluster::Rota;
-use crate::node::{self, Family, Handle, Place, Query};
+use crate::node::{self, Handle, Place, Query};
 use crate::supervisor::ChildId;
-use crate::sys::socket::{self, LocalAddr};
+use crate::sys::socket;
 use crate::time::{Millis, Mono};
 
-/// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
-/// enough that few wait behind one that blocks.
-const DEPTH: u32 = 8;
 /// Connections accepted in one visit.
 const ACCEPTS: usize = 64;
-/// The accept queue when the app asks for nothing: Node's default.
-const BACKLOG: u32 = 511;
 /// Addresses of one app: each costs us an fd per slot.
 const ADDRESSES: usize = 1_024;
 /// An address that nobody has had open for so long, while workers of its app serve others, is given up: a
 /// new version has moved to another port.
 const UNUSED: Millis = Millis(5_000);
-
-/// What an app is known by: its listeners belong to all its instances.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct AppKey(String, String, crate::app::Text);
-
-impl AppKey {
-    fn of(app: &App) -> AppKey {
-        AppKey(app.namespace.clone(), app.name.clone(), app.command.script.clone())
-    }
-}
 
 /// All that the apps listen on.
 #[derive(Debug, Default)]
@@ -73,51 +55,6 @@ struct InFlight {
     share: ShareId,
     worker: ChildId,
     connection: OwnedFd,
-}
-
-/// One address that the workers of an app share.
-#[derive(Debug)]
-struct Share {
-    app: AppKey,
-    /// What the workers call it.
-    key: String,
-    place: Place,
-    /// What it is bound to, for TCP and UDP.
-    addr: Option<SocketAddr>,
-    /// To be removed when the app lets go of it.
-    path: Option<PathBuf>,
-    policy: Balance,
-    /// What the first worker sent along and all must get.
-    data: Value,
-    backlog: u32,
-    /// By slot; those of all slots are one where there is only one.
-    sockets: BTreeMap<u32, Listener>,
-    /// Workers that have it open.
-    users: BTreeMap<ChildId, User>,
-    rota: Rota,
-    /// To be handed over before any other.
-    waiting: VecDeque<OwnedFd>,
-}
-
-/// A worker that has a share open.
-#[derive(Debug)]
-struct User {
-    slot: u32,
-    /// Its server said so.
-    listens: bool,
-}
-
-/// One listening socket.
-#[derive(Debug)]
-struct Listener {
-    id: u64,
-    fd: OwnedFd,
-    /// Somebody has called listen(2) on it.
-    listens: bool,
-    /// We accept from it.
-    watched: bool,
-    /// It may have a connection for us; the kernel tells only once.
-    ready: bool,
 }
 
 /// A child in its part as a worker.
@@ -393,7 +330,7 @@ impl Primary {
             self.unused.remove(&id);
             let Some(share) = self.shares.get(&id) else { continue };
             if self.shares.values().any(|other| other.app == share.app && !other.users.is_empty()) {
-                log::info!("{}: nobody listens on {} any more", share.app.1, share.key);
+                log::info!("{}: nobody listens on {} any more", share.app.name, share.key);
                 self.give_up(registry, id);
             }
         }
@@ -514,160 +451,4 @@ impl Primary {
     pub fn is_serving(&self, child: ChildId) -> bool {
         self.shares.values().any(|share| share.users.contains_key(&child))
     }
-}
-
-impl Listener {
-    fn new(next: &mut u64, fd: OwnedFd) -> Listener {
-        let id = *next;
-        *next += 1;
-        Listener { id, fd, listens: false, watched: false, ready: false }
-    }
-
-    fn watch(&mut self, registry: &Registry) {
-        if !self.watched {
-            self.watched = true;
-            self.ready = true;
-            children::watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
-        }
-    }
-
-    fn unwatch(&mut self, registry: &Registry) {
-        if self.watched {
-            self.watched = false;
-            children::unwatch(registry, self.fd.as_raw_fd());
-        }
-    }
-}
-
-impl Share {
-    /// Binds the first socket of an address. Without SO_REUSEPORT at first, so that a stranger on it
-    /// is noticed; the option comes after, for the sockets of the other slots.
-    fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
-        let backlog = query.backlog.unwrap_or(BACKLOG);
-        let mut share = Share {
-            app: AppKey::of(app),
-            key: query.key.clone(),
-            place: query.place.clone(),
-            addr: None,
-            path: None,
-            policy: app.balance,
-            data: query.data.clone(),
-            backlog,
-            sockets: BTreeMap::new(),
-            users: BTreeMap::new(),
-            rota: Rota::default(),
-            waiting: VecDeque::new(),
-        };
-        let fd = match &query.place {
-            Place::Tcp { ip, port, v6only } => {
-                let fd = bind_tcp(*ip, *port, *v6only)?;
-                if share.policy == Balance::Reuseport {
-                    socket::allow_reuseport(fd.as_fd())?;
-                }
-                fd
-            }
-            Place::Udp { ip, family, port, v6only, reuse_addr } => {
-                // One socket for all is Node's meaning; datagrams cannot be dealt out.
-                share.policy = Balance::Shared;
-                let any = match family {
-                    Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                    Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-                };
-                let addr = SocketAddr::new(ip.unwrap_or(any), *port);
-                socket::bind_udp(addr, addr.is_ipv6().then_some(*v6only), *reuse_addr)?
-            }
-            Place::Unix { path, readable_all, writable_all } => {
-                if share.policy == Balance::Reuseport {
-                    share.policy = Balance::Shared;
-                }
-                let path = app.cwd.path().join(path);
-                let fd = bind_unix(&path, *readable_all, *writable_all)?;
-                share.path = Some(path).filter(|path| !path.as_os_str().as_encoded_bytes().starts_with(&[0]));
-                fd
-            }
-            Place::Unavailable => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
-        };
-        if let LocalAddr::Inet(addr) = socket::local_addr(fd.as_fd())? {
-            share.addr = Some(addr);
-        }
-        let slot = share.slot(instance);
-        share.sockets.insert(slot, Listener::new(next, fd));
-        Ok(share)
-    }
-
-    /// The slot whose socket a worker of this instance gets.
-    fn slot(&self, instance: u32) -> u32 {
-        match self.policy {
-            Balance::Reuseport => instance,
-            Balance::Rr | Balance::Shared => 0,
-        }
-    }
-
-    fn accept(&mut self, registry: &Registry) -> Option<OwnedFd> {
-        for listener in self.sockets.values_mut().filter(|listener| listener.watched && listener.ready) {
-            match socket::accept(listener.fd.as_fd()) {
-                Ok(Some(connection)) => return Some(connection),
-                Ok(None) => listener.ready = false,
-                // Nobody has called listen(2) on it after all.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => listener.unwatch(registry),
-                Err(error) => log::warn!("accept on {}: {error}", self.key),
-            }
-        }
-        None
-    }
-
-    /// The next worker that can take a connection.
-    fn next_worker(&mut self, children: &mut Children) -> Option<ChildId> {
-        loop {
-            let worker = ChildId(self.rota.take(DEPTH)?);
-            if children.channel(worker).is_some_and(|channel| channel.is_clear()) {
-                return Some(worker);
-            }
-            // Behind with its channel, or gone: it comes back when it answers.
-            self.rota.done(worker.0);
-            self.rota.leave(worker.0);
-        }
-    }
-}
-
-/// Binds as Node's primary does: no address means any, of both families where there are both.
-fn bind_tcp(ip: Option<IpAddr>, port: u16, v6only: bool) -> io::Result<OwnedFd> {
-    match ip {
-        Some(ip) => socket::bind_tcp(SocketAddr::new(ip, port), ip.is_ipv6().then_some(v6only), false),
-        None => {
-            let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-            match socket::bind_tcp(both, Some(v6only), false) {
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-                    ) =>
-                {
-                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-                    socket::bind_tcp(any, None, false)
-                }
-                bound => bound,
-            }
-        }
-    }
-}
-
-/// Binds a unix socket as libuv does: a missing directory is EACCES.
-fn bind_unix(path: &Path, readable_all: bool, writable_all: bool) -> io::Result<OwnedFd> {
-    let fd = socket::bind_unix(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => io::Error::from_raw_os_error(libc::EACCES),
-        _ => error,
-    })?;
-    if readable_all || writable_all {
-        use std::os::unix::fs::PermissionsExt;
-        let mut mode = std::fs::metadata(path)?.permissions().mode();
-        if readable_all {
-            mode |= 0o444;
-        }
-        if writable_all {
-            mode |= 0o222;
-        }
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    }
-    Ok(fd)
 }

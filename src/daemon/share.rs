@@ -1,0 +1,243 @@
+//! One address that the workers of an app share: how it is bound, its sockets by slot, and who has it open.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use mio::{Interest, Registry};
+use serde_json::Value;
+
+use super::children::{self, Children};
+use super::source::Source;
+use crate::app::{App, Balance, Text};
+use crate::cluster::Rota;
+use crate::node::{Family, Place, Query};
+use crate::supervisor::ChildId;
+use crate::sys::socket::{self, LocalAddr};
+
+/// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
+/// enough that few wait behind one that blocks.
+const DEPTH: u32 = 8;
+/// The accept queue when the app asks for nothing: Node's default.
+const BACKLOG: u32 = 511;
+
+/// What an app is known by: its listeners belong to all its instances.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AppKey {
+    namespace: String,
+    pub(super) name: String,
+    script: Text,
+}
+
+impl AppKey {
+    pub(super) fn of(app: &App) -> AppKey {
+        AppKey {
+            namespace: app.namespace.clone(),
+            name: app.name.clone(),
+            script: app.command.script.clone(),
+        }
+    }
+}
+
+/// One address that the workers of an app share.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) app: AppKey,
+    /// What the workers call it.
+    pub(super) key: String,
+    pub(super) place: Place,
+    /// What it is bound to, for TCP and UDP.
+    pub(super) addr: Option<SocketAddr>,
+    /// To be removed when the app lets go of it.
+    pub(super) path: Option<PathBuf>,
+    pub(super) policy: Balance,
+    /// What the first worker sent along and all must get.
+    pub(super) data: Value,
+    pub(super) backlog: u32,
+    /// By slot; those of all slots are one where there is only one.
+    pub(super) sockets: BTreeMap<u32, Listener>,
+    /// Workers that have it open.
+    pub(super) users: BTreeMap<ChildId, User>,
+    pub(super) rota: Rota,
+    /// To be handed over before any other.
+    pub(super) waiting: VecDeque<OwnedFd>,
+}
+
+/// A worker that has a share open.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) slot: u32,
+    /// Its server said so.
+    pub(super) listens: bool,
+}
+
+/// One listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) id: u64,
+    pub(super) fd: OwnedFd,
+    /// Somebody has called listen(2) on it.
+    pub(super) listens: bool,
+    /// We accept from it.
+    pub(super) watched: bool,
+    /// It may have a connection for us; the kernel tells only once.
+    pub(super) ready: bool,
+}
+
+impl Listener {
+    pub(super) fn new(next: &mut u64, fd: OwnedFd) -> Listener {
+        let id = *next;
+        *next += 1;
+        Listener { id, fd, listens: false, watched: false, ready: false }
+    }
+
+    pub(super) fn watch(&mut self, registry: &Registry) {
+        if !self.watched {
+            self.watched = true;
+            self.ready = true;
+            children::watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, registry: &Registry) {
+        if self.watched {
+            self.watched = false;
+            children::unwatch(registry, self.fd.as_raw_fd());
+        }
+    }
+}
+
+impl Share {
+    /// Binds the first socket of an address. Without SO_REUSEPORT at first, so that a stranger on it
+    /// is noticed; the option comes after, for the sockets of the other slots.
+    pub(super) fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
+        let backlog = query.backlog.unwrap_or(BACKLOG);
+        let mut share = Share {
+            app: AppKey::of(app),
+            key: query.key.clone(),
+            place: query.place.clone(),
+            addr: None,
+            path: None,
+            policy: app.balance,
+            data: query.data.clone(),
+            backlog,
+            sockets: BTreeMap::new(),
+            users: BTreeMap::new(),
+            rota: Rota::default(),
+            waiting: VecDeque::new(),
+        };
+        let fd = match &query.place {
+            Place::Tcp { ip, port, v6only } => {
+                let fd = bind_tcp(*ip, *port, *v6only)?;
+                if share.policy == Balance::Reuseport {
+                    socket::allow_reuseport(fd.as_fd())?;
+                }
+                fd
+            }
+            Place::Udp { ip, family, port, v6only, reuse_addr } => {
+                // One socket for all is Node's meaning; datagrams cannot be dealt out.
+                share.policy = Balance::Shared;
+                let any = match family {
+                    Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                };
+                let addr = SocketAddr::new(ip.unwrap_or(any), *port);
+                socket::bind_udp(addr, addr.is_ipv6().then_some(*v6only), *reuse_addr)?
+            }
+            Place::Unix { path, readable_all, writable_all } => {
+                if share.policy == Balance::Reuseport {
+                    share.policy = Balance::Shared;
+                }
+                let path = app.cwd.path().join(path);
+                let fd = bind_unix(&path, *readable_all, *writable_all)?;
+                share.path = Some(path).filter(|path| !path.as_os_str().as_encoded_bytes().starts_with(&[0]));
+                fd
+            }
+            Place::Unavailable => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        };
+        if let LocalAddr::Inet(addr) = socket::local_addr(fd.as_fd())? {
+            share.addr = Some(addr);
+        }
+        let slot = share.slot(instance);
+        share.sockets.insert(slot, Listener::new(next, fd));
+        Ok(share)
+    }
+
+    /// The slot whose socket a worker of this instance gets.
+    pub(super) fn slot(&self, instance: u32) -> u32 {
+        match self.policy {
+            Balance::Reuseport => instance,
+            Balance::Rr | Balance::Shared => 0,
+        }
+    }
+
+    pub(super) fn accept(&mut self, registry: &Registry) -> Option<OwnedFd> {
+        for listener in self.sockets.values_mut().filter(|listener| listener.watched && listener.ready) {
+            match socket::accept(listener.fd.as_fd()) {
+                Ok(Some(connection)) => return Some(connection),
+                Ok(None) => listener.ready = false,
+                // Nobody has called listen(2) on it after all.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => listener.unwatch(registry),
+                Err(error) => log::warn!("accept on {}: {error}", self.key),
+            }
+        }
+        None
+    }
+
+    /// The next worker that can take a connection.
+    pub(super) fn next_worker(&mut self, children: &mut Children) -> Option<ChildId> {
+        loop {
+            let worker = ChildId(self.rota.take(DEPTH)?);
+            if children.channel(worker).is_some_and(|channel| channel.is_clear()) {
+                return Some(worker);
+            }
+            // Behind with its channel, or gone: it comes back when it answers.
+            self.rota.done(worker.0);
+            self.rota.leave(worker.0);
+        }
+    }
+}
+
+/// Binds as Node's primary does: no address means any, of both families where there are both.
+fn bind_tcp(ip: Option<IpAddr>, port: u16, v6only: bool) -> io::Result<OwnedFd> {
+    match ip {
+        Some(ip) => socket::bind_tcp(SocketAddr::new(ip, port), ip.is_ipv6().then_some(v6only), false),
+        None => {
+            let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+            match socket::bind_tcp(both, Some(v6only), false) {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINVAL | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                    ) =>
+                {
+                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+                    socket::bind_tcp(any, None, false)
+                }
+                bound => bound,
+            }
+        }
+    }
+}
+
+/// Binds a unix socket as libuv does: a missing directory is EACCES.
+fn bind_unix(path: &Path, readable_all: bool, writable_all: bool) -> io::Result<OwnedFd> {
+    let fd = socket::bind_unix(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => io::Error::from_raw_os_error(libc::EACCES),
+        _ => error,
+    })?;
+    if readable_all || writable_all {
+        use std::os::unix::fs::PermissionsExt;
+        let mut mode = std::fs::metadata(path)?.permissions().mode();
+        if readable_all {
+            mode |= 0o444;
+        }
+        if writable_all {
+            mode |= 0o222;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(fd)
+}
