@@ -9,6 +9,8 @@ mod control;
 mod crash;
 mod daemon;
 mod house;
+#[cfg(feature = "load")]
+mod joining;
 mod lifecycle;
 mod logs;
 #[cfg(feature = "load")]
