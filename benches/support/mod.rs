@@ -69,6 +69,19 @@ impl Setup {
         if self.pm2.is_some() { vec![Manager::Pm2, Manager::Pmx] } else { vec![Manager::Pmx] }
     }
 
+    /// Node, in a session of its own as under any manager: where the kernel groups tasks by session to
+    /// share the CPUs out, what runs in the session of the load would be at a disadvantage.
+    fn node(&self, home: &Path) -> Command {
+        match find("setsid") {
+            Some(setsid) => {
+                let mut command = self.command(&setsid, home);
+                command.arg(&self.node);
+                command
+            }
+            None => self.command(&self.node, home),
+        }
+    }
+
     fn command(&self, program: &Path, home: &Path) -> Command {
         let mut command = Command::new(program);
         // Managers are to find the same node.

@@ -67,7 +67,7 @@ impl Server {
         let mut server = Server::new("bare", instances, address.into())?;
         for socket in sockets {
             // Not every Node has a reusePort option, but each listens on what it inherits, here as stdin.
-            let mut command = setup.command(&setup.node, &server.home.0);
+            let mut command = setup.node(&server.home.0);
             server.spawn(command.arg("hello.js").env("LISTEN_FD", "0").stdin(Stdio::from(socket)))?;
         }
         Ok(server)
@@ -76,7 +76,7 @@ impl Server {
     /// Node's own cluster module.
     pub fn node_cluster(setup: &Setup, instances: usize) -> Outcome<Server> {
         let mut server = Server::new("node cluster", instances, free_address()?)?;
-        let mut command = setup.command(&setup.node, &server.home.0);
+        let mut command = setup.node(&server.home.0);
         command.env("INSTANCES", instances.to_string()).env("PORT", server.address.port().to_string());
         server.spawn(command.arg("cluster.js"))?;
         Ok(server)
