@@ -82,7 +82,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn caller(vars: &[(&str, &str)]) -> Caller {
-        let mut caller = Caller { cwd: PathBuf::from("/work"), ..Caller::default() };
+        let mut caller = Caller { cwd: PathBuf::from("/srv"), ..Caller::default() };
         for (name, value) in vars {
             caller.env.set(*name, *value);
         }
@@ -95,7 +95,7 @@ mod tests {
             (&[("HOME", "/home/a")][..], Ok("/home/a/.pmx")),
             (&[("HOME", "/home/a"), ("PMX_HOME", "/srv/pmx")], Ok("/srv/pmx")),
             (&[("HOME", "/home/a"), ("PMX_HOME", "")], Ok("/home/a/.pmx")),
-            (&[("PMX_HOME", "here")], Ok("/work/here")),
+            (&[("PMX_HOME", "here")], Ok("/srv/here")),
             (&[], Err("neither PMX_HOME nor HOME is set")),
         ] {
             match (Home::of(&caller(vars)), expected) {
