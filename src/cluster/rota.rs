@@ -35,6 +35,14 @@ impl Rota {
         Some(worker)
     }
 
+    /// There was nothing to give to the worker that was just taken: it is its turn again.
+    pub fn put_back(&mut self, worker: u64) {
+        self.done(worker);
+        if self.order.back() == Some(&worker) {
+            self.order.rotate_right(1);
+        }
+    }
+
     /// One connection of `worker` was taken or came back.
     pub fn done(&mut self, worker: u64) {
         if let Some(count) = self.in_flight.get_mut(&worker) {
@@ -71,6 +79,20 @@ mod tests {
         assert_eq!(rota.take(2), None, "all have two in flight");
         rota.done(2);
         assert_eq!(rota.take(2), Some(2));
+    }
+
+    #[test]
+    fn a_turn_for_which_there_was_nothing_is_not_lost() {
+        let mut rota = Rota::default();
+        rota.join(1);
+        rota.join(2);
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            turns.extend(rota.take(9));
+            let idle = rota.take(9).unwrap();
+            rota.put_back(idle);
+        }
+        assert_eq!(turns, [1, 2, 1, 2]);
     }
 
     #[test]

@@ -395,7 +395,7 @@ impl Primary {
         for _ in 0..ACCEPTS {
             let Some(worker) = share.next_worker(children) else { return Progress::Drained };
             let Some(connection) = share.waiting.pop_front().or_else(|| share.accept(registry)) else {
-                share.rota.done(worker.0);
+                share.rota.put_back(worker.0);
                 return Progress::Drained;
             };
             self.next_seq += 1;
