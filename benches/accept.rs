@@ -5,13 +5,14 @@
 
 mod support;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use pmx::load::{Failures, Load, Report};
 
 use support::server::Server;
 use support::table::{Table, median, spread};
-use support::{Manager, Outcome, Setup};
+use support::{Manager, Node, Outcome, Setup};
 
 const INSTANCES: usize = 2;
 const CLIENTS: usize = 64;
@@ -29,13 +30,8 @@ struct Row {
     failures: Failures,
 }
 
-fn main() {
-    let Some(setup) = Setup::new() else { return };
-    setup.describe();
-    if let Err(error) = run(&setup) {
-        println!("accept: {error}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    support::main("accept", Node::Needed, run)
 }
 
 fn run(setup: &Setup) -> Outcome<()> {
@@ -73,7 +69,7 @@ fn run(setup: &Setup) -> Outcome<()> {
     Ok(())
 }
 
-/// Starts everything there is; what does not start is told in a line and left out.
+/// Starts everything there is.
 fn start(setup: &Setup) -> Outcome<Vec<Server>> {
     let mut candidates = vec![
         ("bare".to_owned(), Server::bare(setup, INSTANCES)),
@@ -95,16 +91,7 @@ fn start(setup: &Setup) -> Outcome<Vec<Server>> {
             }
         }
     }
-    let mut servers = Vec::new();
-    for (name, server) in candidates {
-        setup.check_interrupt()?;
-        let ready = server.and_then(|mut server| server.wait_ready(setup).map(|()| server));
-        match ready {
-            Ok(server) => servers.push(server),
-            Err(error) => println!("{name}: could not start: {error}"),
-        }
-    }
-    if servers.is_empty() { Err("nothing could be started".to_owned()) } else { Ok(servers) }
+    Server::ready(setup, candidates)
 }
 
 fn measure(setup: &Setup, server: &Server, keep_alive: bool, row: &mut Row) -> Outcome<()> {

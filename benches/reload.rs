@@ -5,13 +5,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use pmx::load::{Load, Report};
 
 use support::server::{Server, pids};
 use support::table::{Table, millis, spread};
-use support::{Outcome, Setup};
+use support::{Node, Outcome, Setup};
 
 const CLIENTS: usize = 16;
 /// How often we look whether the command has ended.
@@ -27,13 +28,8 @@ struct Row {
     errors: Vec<String>,
 }
 
-fn main() {
-    let Some(setup) = Setup::new() else { return };
-    setup.describe();
-    if let Err(error) = run(&setup) {
-        println!("reload: {error}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    support::main("reload", Node::Needed, run)
 }
 
 fn run(setup: &Setup) -> Outcome<()> {
@@ -56,15 +52,15 @@ fn run(setup: &Setup) -> Outcome<()> {
     for keep_alive in [false, true] {
         let mut rows: Vec<Row> = servers.iter().map(|_| Row::default()).collect();
         for _ in 0..rounds {
-            for ((server, _), row) in servers.iter_mut().zip(&mut rows) {
+            for (server, row) in servers.iter_mut().zip(&mut rows) {
                 setup.check_interrupt()?;
                 measure(setup, server, keep_alive, row)
                     .map_err(|error| format!("{}: {error}", server.name))?;
             }
         }
-        for ((server, instances), row) in servers.iter().zip(&rows) {
+        for (server, row) in servers.iter().zip(&rows) {
             let mode = if keep_alive { "keep-alive" } else { "close" };
-            for cells in row.cells(rounds * instances) {
+            for cells in row.cells(rounds * server.instances) {
                 table.row([vec![server.name.clone(), mode.to_owned()], cells].concat());
             }
             for error in &row.errors {
@@ -76,25 +72,17 @@ fn run(setup: &Setup) -> Outcome<()> {
     Ok(())
 }
 
-/// Starts everything there is; what does not start is told in a line and left out.
-fn start(setup: &Setup) -> Outcome<Vec<(Server, usize)>> {
+/// Starts everything there is.
+fn start(setup: &Setup) -> Outcome<Vec<Server>> {
     let mut candidates = Vec::new();
     for manager in setup.managers() {
         for instances in [1, 2] {
             let name = format!("{} -i {instances}", manager.name());
             let server = Server::managed(setup, manager, &name, instances, &[]);
-            candidates.push((name, instances, server));
+            candidates.push((name, server));
         }
     }
-    let mut servers = Vec::new();
-    for (name, instances, server) in candidates {
-        setup.check_interrupt()?;
-        match server.and_then(|mut server| server.wait_ready(setup).map(|()| server)) {
-            Ok(server) => servers.push((server, instances)),
-            Err(error) => println!("{name}: could not start: {error}"),
-        }
-    }
-    Ok(servers)
+    Server::ready(setup, candidates)
 }
 
 /// Steady state, then one reload with the load going on, and a while after it: workers may still be on their way out.

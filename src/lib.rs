@@ -12,9 +12,10 @@
 //! | `supervisor` | the decisions: `handle(now, Input) -> Actions`                      | app, protocol, time |
 //! | `sys`        | the kernel; the only `unsafe`                                       | time |
 //! | `daemon`     | the shell around the decisions: the event loop                      | app, cluster, node, protocol, supervisor, sys, time |
+//! | `keeper`     | above the daemon: holds its fds and children, starts the next one   | sys, time |
 //! | `load`       | the HTTP load generator                                             | sys, time |
 //! | `cli`        | parse, talk to the daemon, print                                    | app, protocol, load, sys, time |
-//! | `main`       | argv: daemon or cli                                                 | cli, daemon, sys |
+//! | `main`       | argv: keeper and daemon, or cli                                     | cli, daemon, keeper, sys |
 
 #![warn(missing_docs)]
 
@@ -22,6 +23,7 @@ pub mod app;
 pub mod cli;
 pub mod cluster;
 pub mod daemon;
+pub mod keeper;
 #[cfg(feature = "load")]
 pub mod load;
 pub mod node;

@@ -1,33 +1,80 @@
-//! argv decides: the daemon, or the command line.
+//! argv decides: the command line, or a keeper and its daemon, which in a container runs apps by itself.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 use pmx::cli::{self, DaemonRun, Run};
-use pmx::daemon;
+use pmx::keeper::{self, Role};
 use pmx::sys::inherit;
+use pmx::sys::notify::Notify;
+use pmx::{daemon, sys};
 
 fn main() -> ExitCode {
-    match cli::run(std::env::args_os().skip(1)) {
+    match cli::run(std::env::args_os()) {
         Run::Exit(code) => ExitCode::from(code),
-        Run::Daemon(run) => match options(run) {
-            Ok(options) => daemon::main(options),
-            Err(error) => {
-                eprintln!("pmx: take over what was passed on: {error}");
+        Run::CheckState(fd) => {
+            let state = inherit::take(fd).map_err(|error| format!("read the state: {error}"));
+            match state.and_then(daemon::check_state) {
+                Ok(()) => {
+                    println!("{}{}", daemon::CAN_GO_ON, env!("CARGO_PKG_VERSION"));
+                    ExitCode::SUCCESS
+                }
+                Err(reason) => {
+                    eprintln!("{reason}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Run::Daemon(run) => match keep(run) {
+            Ok(code) => code,
+            Err(reason) => {
+                eprintln!("pmx: {reason}");
                 ExitCode::FAILURE
             }
         },
+        Run::Runtime(run) => {
+            inherit::close_others(&[]);
+            match keeper::start(None) {
+                // What is to run is in the keeper's memory, and so in that of each daemon.
+                Ok(Role::Daemon(shared)) => daemon::runtime::main(&run.homes, run.container, shared),
+                Ok(Role::Over(code)) => ExitCode::from(code),
+                Err(reason) => {
+                    eprintln!("pmx: {reason}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
     }
 }
 
-fn options(run: DaemonRun) -> std::io::Result<daemon::Options> {
-    let passed: Vec<RawFd> = [run.lock_fd, run.ready_fd].into_iter().flatten().collect();
-    inherit::close_others(&passed);
-    let take = |fd: Option<RawFd>| -> std::io::Result<Option<OwnedFd>> { fd.map(inherit::take).transpose() };
-    Ok(daemon::Options {
-        home: run.home,
-        foreground: run.foreground,
-        lock: take(run.lock_fd)?,
-        ready: take(run.ready_fd)?,
-    })
+fn keep(run: DaemonRun) -> Result<ExitCode, String> {
+    // What the environment of a client says of a service manager is not meant for the daemon it starts.
+    let by_client = run.lock_fd.is_some() || run.ready_fd.is_some();
+    let mut passed = Vec::new();
+    let board = match run.resume {
+        // What a process left that became this one is all wanted.
+        Some(fd) => Some(inherit::take(fd).map_err(|error| format!("take over the board: {error}"))?),
+        None => {
+            passed = inherit::passed();
+            passed.retain(|_| !by_client);
+            let ours = [run.lock_fd, run.ready_fd].into_iter().flatten();
+            inherit::close_others(&ours.chain(passed.iter().map(|(_, fd)| *fd)).collect::<Vec<RawFd>>());
+            None
+        }
+    };
+    // It opens a socket: after that. A manager whom we cannot tell that we are ready gives us up: rather say
+    // why at once.
+    let notify = if by_client { Ok(Notify::default()) } else { Notify::of_process() };
+    let notify = notify.map_err(|error| format!("reach the service manager: {error}"))?;
+    if !run.foreground && board.is_none() {
+        // Who leads a group already is not reached by the signals of a shell's job anyway.
+        let _ = sys::users::new_session();
+    }
+    match keeper::start(board)? {
+        Role::Daemon(shared) => {
+            let DaemonRun { home, lock_fd: lock, ready_fd: ready, resurrect, .. } = run;
+            Ok(daemon::main(daemon::Options { home, lock, ready, resurrect, notify, passed }, shared))
+        }
+        Role::Over(code) => Ok(ExitCode::from(code)),
+    }
 }

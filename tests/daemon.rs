@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 
-use crate::support::probe::{self, Client, daemons, fds, idle_fds, ping};
+use crate::support::probe::{self, Client, daemons, fds, idle_fds, keeper_pid, ping};
 use crate::support::{DEADLINE, Home, finish, is_alive, signal, wait_until};
 
 const SLEEPER: &str = "#!/bin/sh\nexec sleep 1000\n";
@@ -92,16 +92,17 @@ fn a_daemon_in_the_foreground_is_the_only_one_and_ends_on_sigterm() {
     let first = home.command(&["daemon", "--foreground"]).spawn().unwrap();
     let pid = first.id() as i32;
     wait_until("an answer", || home.command(&["ping"]).output().unwrap().status.success());
-    assert_eq!(home.daemon_pid(), Some(pid));
+    assert_eq!(keeper_pid(&home), Some(pid));
+    let daemon = home.daemon_pid();
     let second = home.pmx(&["daemon", "--foreground"]).failed();
     assert!(second.err.contains("a daemon already serves"), "{second:?}");
     let third = home.pmx(&["daemon"]).failed();
     assert!(third.err.contains("a daemon already serves"), "{third:?}");
-    assert_eq!(home.daemon_pid(), Some(pid), "the pid file is still the first one's");
+    assert_eq!(home.daemon_pid(), daemon, "the pid file is still the first one's");
     ping(&home);
     signal(pid, libc::SIGTERM);
     let ran = finish(first).ok();
-    assert!(ran.err.contains("Terminate"), "{ran:?}");
+    assert!(ran.err.contains("SIGTERM: stopping everything"), "{ran:?}");
     assert!(!home.path().join("pmx.sock").exists());
     assert!(!home.path().join("pmx.pid").exists());
 }
@@ -113,26 +114,24 @@ fn a_daemon_leaves_everything_of_its_starter_behind() {
     finish(home.shell("exec 7</etc/passwd 9>mine; exec $PMX jlist").spawn().unwrap()).ok();
     let pid = home.daemon_pid().unwrap();
     let stat = probe::stat(pid).unwrap();
-    assert_eq!(
-        (stat[2].as_str(), stat[3].as_str()),
-        (&*pid.to_string(), &*pid.to_string()),
-        "group, session"
-    );
+    let keeper = keeper_pid(&home).unwrap().to_string();
+    assert_eq!((stat[2].as_str(), stat[3].as_str()), (&*keeper, &*keeper), "group, session");
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
     let leaked: Vec<_> = fds(pid)
         .into_iter()
         .filter(|(_, path)| {
             let path = path.to_string_lossy();
-            let ours = path.starts_with(&*home.path().to_string_lossy());
+            let within = |dir: &Path| path.starts_with(&*dir.to_string_lossy());
+            let ours = within(&home.path()) || within(&home.state());
             let kernel = ["socket:", "anon_inode:", "/dev/null"].iter().any(|kind| path.starts_with(kind));
             // The pipe through which its own signals come.
-            !ours && !kernel && !path.starts_with("pipe:")
+            !ours && !kernel && !path.starts_with("pipe:") && !path.starts_with("/memfd:pmx-board")
         })
         .collect();
     assert_eq!(leaked, []);
     let (zero, path) = &fds(pid)[0];
     assert_eq!((*zero, path.as_path()), (0, Path::new("/dev/null")));
-    assert!(fds(pid).len() <= 18, "{:?}", fds(pid));
+    assert!(fds(pid).len() <= 24, "{:?}", fds(pid));
 }
 
 #[test]
@@ -194,8 +193,7 @@ fn c10_what_a_dead_daemon_left_behind_is_in_nobodys_way() {
     let home = Home::new();
     home.pmx(&["list"]).ok();
     let dead = home.daemon_pid().unwrap();
-    signal(dead, libc::SIGKILL);
-    wait_until("its end", || !is_alive(dead));
+    probe::kill_both(&home);
     assert!(home.path().join("pmx.sock").exists() && home.daemon_pid() == Some(dead));
     let ping = home.pmx(&["ping"]).failed();
     assert!(ping.err.contains("no daemon runs"), "{ping:?}");

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod basics;
+mod boot;
 #[cfg(feature = "load")]
 mod cluster;
 mod control;
@@ -13,9 +14,16 @@ mod house;
 mod joining;
 mod lifecycle;
 mod logs;
+mod pid1;
+mod pm2_dump;
 #[cfg(feature = "load")]
 mod reload;
 mod scale;
 mod simulation;
+mod store;
 mod support;
+#[cfg(feature = "load")]
+mod survival;
+#[cfg(feature = "load")]
+mod update;
 mod users;

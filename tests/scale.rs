@@ -106,14 +106,14 @@ fn nothing_wakes_an_idle_daemon() {
         if count != "0" {
             home.pmx(&["start", "app.sh", "-x", "-i", count]).ok();
         }
-        // The last client has gone when it has been forgotten.
+        // The last client has gone when it has been forgotten, and the list is saved after a second.
         let mut last = (wakes(), Instant::now());
         wait_until("it to be quiet", || {
             let now = wakes();
             if now != last.0 {
                 last = (now, Instant::now());
             }
-            last.1.elapsed() > Duration::from_millis(300)
+            last.1.elapsed() > Duration::from_millis(1_500)
         });
         // What is observed is that for two seconds nothing happens.
         std::thread::sleep(Duration::from_secs(2));

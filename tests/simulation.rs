@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use pmx::app::{App, Changes, Mode, RestartPolicy, Runtime, Text};
-use pmx::protocol::{Existing, Scale};
+use pmx::app::{App, Changes, DRAIN_TIMEOUT, Mode, RestartPolicy, Runtime, Text};
+use pmx::protocol::{Begin, Existing, Scale};
 use pmx::supervisor::{
     Action, BACKOFF_CAP, Beside, ChildId, Command, Desired, End, Input, OpId, Phase, ProcId, STUCK, State,
     Supervisor, TimerKey,
@@ -161,7 +161,9 @@ impl World {
 
     fn random_command(&mut self) {
         let targets = vec![self.random_target()];
-        let command = match self.random.below(16) {
+        // In some worlds lists are put back.
+        let kinds = if self.seed.is_multiple_of(20) { 17 } else { 16 };
+        let command = match self.random.below(kinds) {
             0..=3 => {
                 let app = Arc::new(self.random_app());
                 let count = 1 + self.random.below(3) as u32;
@@ -188,6 +190,16 @@ impl World {
             }
             13 => Command::Delete(targets),
             14 => Command::Reset(targets),
+            16 => {
+                let count = if self.children.len() > 12 { 0 } else { 1 + self.random.below(3) };
+                let one = |world: &mut Self| {
+                    let reason = "a reason".to_string();
+                    let begin = [Begin::Up, Begin::Up, Begin::Stopped, Begin::Errored(reason)];
+                    let begin = begin[world.random.below(4) as usize].clone();
+                    (Arc::new(world.random_app()), world.random.below(4) as u32, begin)
+                };
+                Command::Resurrect((0..count).map(|_| one(self)).collect())
+            }
             _ => Command::Signal(targets, 10),
         };
         self.command(command);
@@ -492,17 +504,26 @@ impl World {
             }
         }
         self.perform(true);
-        self.command(Command::Shutdown);
+        let gently = self.random.chance(50);
+        self.command(if gently { Command::ShutdownGently } else { Command::Shutdown });
         self.perform(true);
         self.check();
         let begun = self.now;
+        let mut patience = Millis(1_600 + if gently { DRAIN_TIMEOUT.0 } else { 0 });
         while !self.exited {
             // Only a child that the kernel holds may take longer than a kill timeout.
             let held = self.children.values().any(|c| c.killed);
             let more = self.advance();
             self.require(more, || "nothing will happen any more, and the daemon has not ended".into());
             self.perform(true);
-            let longest = if held { Millis(1_600 + 2 * STUCK.0) } else { Millis(1_600) };
+            if self.random.chance(10) {
+                let shorter = Millis(self.random.below(2_000));
+                self.command(Command::Hasten(shorter));
+                self.perform(true);
+                self.check();
+                patience = patience.min(Millis(self.now.since(begun).0 + shorter.0));
+            }
+            let longest = if held { Millis(patience.0 + 2 * STUCK.0) } else { patience };
             self.require(self.now.since(begun) <= Millis(longest.0 + 10), || {
                 "the shutdown takes too long".into()
             });

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
 use pmx::load::{Load, Plan, Report, Target};
+use pmx::protocol::VERSION;
 
-use super::process::{Home, Running, children_of, cpu_time, parent_of};
-use super::{Manager, Outcome, Setup, apps};
+use super::process::{Home, Running, children_of, cpu_time, parent_of, wait_until};
+use super::{Manager, Outcome, Setup, apps, find};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Once a worker has answered, how long the others may take; behind one shared socket they may never be asked.
@@ -25,13 +28,16 @@ pub struct Server {
     /// The name in tables.
     pub name: String,
     address: SocketAddr,
-    instances: usize,
+    /// How many workers it has.
+    pub instances: usize,
     started: Instant,
     /// What we started ourselves.
     children: Vec<Child>,
     /// The command that ends a manager which we did not start as a child.
     kill: Option<Command>,
     reload: Option<Command>,
+    /// The command that replaces the manager itself, its socket, and whether that understands our ping.
+    update: Option<(Command, &'static str, bool)>,
     home: Home,
     workers: Vec<u32>,
     /// Who started the workers, unless it was us.
@@ -48,6 +54,7 @@ impl Server {
             children: Vec::new(),
             kill: None,
             reload: None,
+            update: None,
             home: Home::new()?,
             workers: Vec::new(),
             supervisor: None,
@@ -105,7 +112,44 @@ impl Server {
         let reload = command(&["reload", "hello"]);
         server.kill = Some(command(&["kill"]));
         server.reload = Some(reload);
+        let ours = manager == Manager::Pmx;
+        server.update = Some((command(&["update"]), if ours { "pmx.sock" } else { "rpc.sock" }, ours));
         Running::spawn(&mut start, &server.home.0)?.wait()?;
+        Ok(server)
+    }
+
+    /// Node's cluster module under supervisord, which balances nothing itself.
+    pub fn supervised(setup: &Setup, instances: usize) -> Outcome<Server> {
+        let programs = find("supervisord").zip(find("supervisorctl"));
+        let (supervisord, supervisorctl) = programs.ok_or("not installed")?;
+        let mut server = Server::new("supervisord", instances, free_address()?)?;
+        let home = server.home.0.clone();
+        let configuration = home.join("supervisord.conf");
+        let node = setup.node.as_deref().unwrap_or(Path::new("node"));
+        let text = format!(
+            "[supervisord]\nnodaemon=true\nlogfile={0}/supervisord.log\npidfile={0}/pid\nchildlogdir={0}\n\
+             [unix_http_server]\nfile={0}/socket\n[supervisorctl]\nserverurl=unix://{0}/socket\n\
+             [rpcinterface:supervisor]\n\
+             supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n\
+             [program:hello]\ncommand={1} cluster.js\ndirectory={2}\nstopasgroup=true\nkillasgroup=true\n\
+             environment=INSTANCES=\"{instances}\",PORT=\"{3}\"\n",
+            home.display(),
+            node.display(),
+            apps().display(),
+            server.address.port(),
+        );
+        std::fs::write(&configuration, text).map_err(|error| error.to_string())?;
+        let command = |program: &Path| {
+            let mut command = setup.command(program, &home);
+            command.arg("-c").arg(&configuration);
+            command
+        };
+        let (mut update, mut kill) = (command(&supervisorctl), command(&supervisorctl));
+        update.arg("reload");
+        kill.arg("shutdown");
+        server.spawn(&mut command(&supervisord))?;
+        server.kill = Some(kill);
+        server.update = Some((update, "socket", false));
         Ok(server)
     }
 
@@ -114,6 +158,19 @@ impl Server {
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
         self.children.push(child.map_err(|error| error.to_string())?);
         Ok(())
+    }
+
+    /// Those of the candidates that answer; what does not start is told in a line and left out.
+    pub fn ready(setup: &Setup, candidates: Vec<(String, Outcome<Server>)>) -> Outcome<Vec<Server>> {
+        let mut servers = Vec::new();
+        for (name, server) in candidates {
+            setup.check_interrupt()?;
+            match server.and_then(|mut server| server.wait_ready(setup).map(|()| server)) {
+                Ok(server) => servers.push(server),
+                Err(error) => println!("{name}: could not start: {error}"),
+            }
+        }
+        if servers.is_empty() { Err("nothing could be started".to_owned()) } else { Ok(servers) }
     }
 
     /// Waits until the workers answer, and learns who they are.
@@ -164,8 +221,36 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Starts the command that replaces the manager itself.
+    pub fn update(&mut self) -> Outcome<Running> {
+        let (command, _, _) = self.update.as_mut().ok_or("nobody to update it")?;
+        Running::spawn(command, &self.home.0)
+    }
+
+    /// Whether the manager answers at this moment. Where it does not understand us, whether it lets us in.
+    pub fn pinger(&self) -> impl Fn() -> bool + Send + use<> {
+        let socket = self.update.as_ref().map(|(_, name, ours)| (self.home.0.join(name), *ours));
+        move || {
+            let Some((path, ours)) = &socket else { return false };
+            let Ok(mut stream) = UnixStream::connect(path) else { return false };
+            if !ours {
+                return true;
+            }
+            let line = format!("{}\n", serde_json::json!({ "v": VERSION, "id": 1, "verb": "ping" }));
+            let mut answer = String::new();
+            let asked =
+                stream.set_read_timeout(Some(START_LIMIT)).and_then(|()| stream.write_all(line.as_bytes()));
+            asked.is_ok()
+                && BufReader::new(stream).read_line(&mut answer).is_ok_and(|count| count > 0)
+                && answer.contains("pong")
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        let managed = self.kill.is_some();
         if let Some(mut command) = self.kill.take()
             && let Err(error) =
                 Running::spawn(&mut command, &self.home.0).and_then(|mut running| running.wait())
@@ -173,6 +258,10 @@ impl Drop for Server {
             println!("{}: could not stop: {error}", self.name);
         }
         for child in &mut self.children {
+            if managed {
+                // It was asked to end, and has to end others first.
+                let _ = wait_until("", END_LIMIT, || !matches!(child.try_wait(), Ok(None)));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -21,6 +21,8 @@ pub struct Declared {
     pub group: Option<String>,
     /// Variables for this app.
     pub env: Env,
+    /// [`super::App::critical`]
+    pub critical: bool,
     /// Everything else that was said.
     pub changes: Changes,
 }

@@ -82,7 +82,10 @@ pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) ->
             env.set("HOME", home);
         }
     }
-    env.set("PMX_HOME", identity.home);
+    // A container may have no place for one.
+    if !identity.home.as_os_str().is_empty() {
+        env.set("PMX_HOME", identity.home);
+    }
     env.set("name", app.name.as_str());
     env.set("namespace", app.namespace.as_str());
     env.set("pm_id", identity.id.to_string());

@@ -2,7 +2,9 @@
 //! looking at scripts and resolving users is the client's work, running it the daemon's.
 
 mod changes;
+mod container;
 pub mod declaration;
+pub mod dump;
 mod environment;
 pub mod interpreter;
 mod text;
@@ -10,6 +12,7 @@ pub mod units;
 pub mod words;
 
 pub use changes::Changes;
+pub use container::{Container, ExitOn, Format, NOT_EXECUTABLE, NOT_FOUND};
 pub use environment::{Channel, Identity, Join, environment};
 pub use text::{Env, SharedEnv, Text};
 
@@ -19,6 +22,8 @@ use crate::time::Millis;
 
 /// One app, validated: everything the daemon needs to run any number of instances of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// What an older pmx wrote down lacks the fields that came later.
+#[serde(default)]
 pub struct App {
     /// What people call it; unique within its namespace unless forced.
     pub name: String,
@@ -29,29 +34,23 @@ pub struct App {
     /// The working directory, as given (a symlink stays one and is resolved at each spawn).
     pub cwd: Text,
     /// Variables the user declared for this app. They win over all others.
-    #[serde(default)]
     pub env: Env,
-    /// The environment of the shell that declared it.
-    #[serde(default)]
+    /// The environment of the shell that declared it. Where many apps share one, it travels apart.
+    #[serde(default, skip_serializing_if = "SharedEnv::is_empty")]
     pub inherit: SharedEnv,
     /// How many instances were asked for.
     pub instances: Instances,
     /// Whether its instances share their ports.
     pub mode: Mode,
     /// How connections are shared out among the instances of a cluster.
-    #[serde(default)]
     pub balance: Balance,
     /// Log file names; `None` is `logs/<name>-out[-<id>].log` under the home.
-    #[serde(default)]
     pub out_file: Option<Text>,
     /// As `out_file`, for stderr.
-    #[serde(default)]
     pub error_file: Option<Text>,
     /// All instances write to one pair of files, without the id in their names.
-    #[serde(default)]
     pub merge_logs: bool,
     /// The app says itself when it is ready, by the message `"ready"` on its channel.
-    #[serde(default)]
     pub wait_ready: bool,
     /// How long a new child may take until it listens or says that it is ready.
     pub listen_timeout: Millis,
@@ -66,26 +65,29 @@ pub struct App {
     /// When a child ends by itself: what then.
     pub restart: RestartPolicy,
     /// Run as somebody else (only a root daemon can).
-    #[serde(default)]
     pub user: Option<User>,
+    /// Its end ends the container, with `--exit-on critical`.
+    #[serde(default)]
+    pub critical: bool,
     /// The file mode creation mask of the shell that declared it.
     pub umask: u32,
+    /// What a later version declared and this one does not know: kept for when it comes back.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What to execute: `[interpreter, interpreter_args.., ] script, args..`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Command {
     /// The absolute path of a file, or the line for a shell.
     pub script: Text,
     /// A path, or a name that is searched in the app's `PATH` at each spawn. `None`: the script
     /// is executed itself.
-    #[serde(default)]
     pub interpreter: Option<Text>,
     /// Arguments before the script.
-    #[serde(default)]
     pub interpreter_args: Vec<Text>,
     /// Arguments after the script.
-    #[serde(default)]
     pub args: Vec<Text>,
     /// What kind of program this starts, as far as it matters for the channel.
     pub runtime: Runtime,
@@ -161,11 +163,11 @@ impl Balance {
 
 /// When a child ends by itself: what then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RestartPolicy {
     /// Restart it at all.
     pub autorestart: bool,
     /// Exit codes that mean "done": no restart.
-    #[serde(default)]
     pub stop_exit_codes: Vec<i32>,
     /// A child that lived shorter than this ended unstable.
     pub min_uptime: Millis,
@@ -243,7 +245,9 @@ impl Default for App {
             stop_signal: STOP_SIGNAL,
             restart: RestartPolicy::default(),
             user: None,
+            critical: false,
             umask: 0o022,
+            unknown: serde_json::Map::new(),
         }
     }
 }

@@ -166,6 +166,13 @@ impl<'de> Deserialize<'de> for Env {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedEnv(pub Arc<Env>);
 
+impl SharedEnv {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.0.is_empty()
+    }
+}
+
 impl Serialize for SharedEnv {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)

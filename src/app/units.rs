@@ -22,6 +22,48 @@ pub fn millis(text: &str) -> Option<Millis> {
     number.parse::<u64>().ok()?.checked_mul(unit).map(Millis)
 }
 
+/// A share of the memory that may be used, or a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many percent of what there is: of the limit of the control group, where there is one.
+    Percent(u8),
+}
+
+impl Memory {
+    /// In bytes, where `all` is what there is.
+    pub fn of(self, all: u64) -> u64 {
+        match self {
+            Memory::Bytes(bytes) => bytes,
+            Memory::Percent(percent) => (u128::from(all) * u128::from(percent) / 100) as u64,
+        }
+    }
+}
+
+/// An amount of memory: bytes, or a number with `K`, `M`, `G` or `T` (powers of 1024, with or without `B` or
+/// `iB`), or with `%`.
+pub fn memory(text: &str) -> Option<Memory> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let unit = unit.trim_start().to_ascii_lowercase();
+    if unit == "%" {
+        let percent = u8::try_from(number).ok().filter(|percent| (1..=100).contains(percent))?;
+        return Some(Memory::Percent(percent));
+    }
+    let power = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit) {
+        "" if !unit.ends_with("ib") => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return None,
+    };
+    number.checked_mul(1 << (10 * power)).map(Memory::Bytes)
+}
+
 /// A number of instances: `3`, `max` or `0` for one per CPU, `-1` for one fewer than that.
 pub fn instances(text: &str) -> Option<Instances> {
     let text = text.trim();
@@ -58,6 +100,35 @@ mod tests {
         ] {
             assert_eq!(millis(text), expected.map(Millis), "{text}");
         }
+    }
+
+    #[test]
+    fn n09_amounts_of_memory() {
+        for (text, expected) in [
+            ("0", Some(Memory::Bytes(0))),
+            ("1048576", Some(Memory::Bytes(1 << 20))),
+            ("512b", Some(Memory::Bytes(512))),
+            ("200K", Some(Memory::Bytes(200 << 10))),
+            (" 300 mb ", Some(Memory::Bytes(300 << 20))),
+            ("2GiB", Some(Memory::Bytes(2 << 30))),
+            ("1T", Some(Memory::Bytes(1 << 40))),
+            ("80%", Some(Memory::Percent(80))),
+            ("100 %", Some(Memory::Percent(100))),
+            ("0%", None),
+            ("101%", None),
+            ("", None),
+            ("M", None),
+            ("1iB", None),
+            ("1.5G", None),
+            ("-1", None),
+            ("10X", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(memory(text), expected, "{text}");
+        }
+        assert_eq!(Memory::Percent(80).of(256 << 20), 214_748_364);
+        assert_eq!(Memory::Percent(100).of(u64::MAX), u64::MAX);
+        assert_eq!(Memory::Bytes(7).of(1), 7);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub const START: Action = Action { verb: "start", done: "online" };
 pub const STOP: Action = Action { verb: "stop", done: "stopped" };
 pub const RESTART: Action = Action { verb: "restart", done: "online" };
 pub const RELOAD: Action = Action { verb: "reload", done: "online" };
+pub const RESURRECT: Action = Action { verb: "resurrect", done: "online" };
 pub const DELETE: Action = Action { verb: "delete", done: "deleted" };
 pub const RESET: Action = Action { verb: "reset", done: "counters at zero" };
 pub const SIGNAL: Action = Action { verb: "sendSignal", done: "sent" };
@@ -105,6 +106,9 @@ pub fn unexpected(answer: &Answer) -> String {
         Answer::List(_) => "a list",
         Answer::Details(_) => "details",
         Answer::Outcomes(_) => "outcomes",
+        Answer::Healthy => "its health",
+        Answer::Dump(_) => "a dump",
+        Answer::Updated { .. } => "an update",
         Answer::Killed { .. } => "a farewell",
     };
     format!(

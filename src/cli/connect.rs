@@ -19,6 +19,8 @@ use crate::sys::{lock, poll, proc, socket};
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a client looks again while another one starts the daemon.
 const RETRY: Duration = Duration::from_millis(3);
+/// How often a request is sent again to a daemon that has just taken over.
+const AGAIN: u32 = 2;
 /// The longest answer a client takes in.
 const ANSWER_LIMIT: usize = 64 << 20;
 /// The longest reason for not starting that is read from a new daemon.
@@ -93,14 +95,11 @@ impl Connection {
     ) -> Result<Answer, RequestError> {
         self.last_id += 1;
         let id = self.last_id;
-        let mut line = serde_json::to_vec(&Request { v: VERSION, id, verb })
-            .map_err(|error| RequestError::Lost(format!("write the request: {error}")))?;
-        if line.len() > FRAME_LIMIT {
-            return Err(RequestError::TooLong(line.len()));
-        }
-        line.push(b'\n');
+        let mut request = Request { v: VERSION, id, again: false, verb };
+        let first = line(&request)?;
         // A daemon that refuses us may close before it has read everything: its answer counts.
-        let sent = self.stream.write_all(&line);
+        let sent = self.stream.write_all(&first);
+        let mut again = 0;
         loop {
             match self.message() {
                 Ok(Message::Progress { id: of, progress }) if of == id => on_progress(&progress),
@@ -108,6 +107,17 @@ impl Connection {
                 // 0: it could not even read whose request it was.
                 Ok(Message::Error { id: of, error }) if of == id || of == 0 => {
                     return Err(RequestError::Refused(error));
+                }
+                // The daemon was replaced. What the new one does not know of, it is asked for again.
+                Ok(Message::Resumed { pending }) if !pending.contains(&id) => {
+                    if again == AGAIN {
+                        let sentence = "the daemon died again and again when it was asked this";
+                        return Err(RequestError::Lost(sentence.to_string()));
+                    }
+                    again += 1;
+                    request.again = true;
+                    let sent = self.stream.write_all(&line(&request)?);
+                    sent.map_err(|error| RequestError::Lost(format!("ask again: {error}")))?;
                 }
                 Ok(_) => {}
                 Err(lost) => {
@@ -122,17 +132,30 @@ impl Connection {
 
     fn message(&mut self) -> Result<Message, String> {
         let mut chunk = vec![0; 64 << 10];
+        let mut broken = None;
         loop {
             if let Some(line) = self.frames.next_line().map_err(|error| error.to_string())? {
-                return serde_json::from_slice(line).map_err(|error| {
-                    format!("read the daemon's answer: {error} (is it of another version? pmx kill ends it)")
-                });
+                if line.is_empty() {
+                    continue;
+                }
+                match (serde_json::from_slice(line), broken.take()) {
+                    // A daemon that died in the middle of a line is followed by one that says so.
+                    (Ok(message @ Message::Resumed { .. }), _) => return Ok(message),
+                    (_, Some(error)) => return Err(error),
+                    (Ok(message), None) => return Ok(message),
+                    (Err(error), None) => {
+                        broken = Some(format!(
+                            "read the daemon's answer: {error} (is it of another version? pmx kill ends it)"
+                        ));
+                    }
+                }
+                continue;
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
-                    return Err(
+                    return Err(broken.unwrap_or_else(|| {
                         "the daemon went away before it answered (see pmx.log in its home)".to_string()
-                    );
+                    }));
                 }
                 Ok(count) => self.frames.push(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -140,6 +163,16 @@ impl Connection {
             }
         }
     }
+}
+
+fn line(request: &Request) -> Result<Vec<u8>, RequestError> {
+    let mut line = serde_json::to_vec(request)
+        .map_err(|error| RequestError::Lost(format!("write the request: {error}")))?;
+    if line.len() > FRAME_LIMIT {
+        return Err(RequestError::TooLong(line.len()));
+    }
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Waits until `daemon` has ended and let go of its home: the next command meets no trace of it.

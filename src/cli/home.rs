@@ -1,12 +1,15 @@
-//! The directory in which one daemon lives: `$PMX_HOME`, else `$HOME/.pmx`. Private to its owner.
+//! The directory in which one daemon lives: `$PMX_HOME`, else `$HOME/.pmx`, and in a container the first of
+//! some others that can be written to. Private to its owner.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 use super::caller::{Caller, absolute};
-use crate::sys::users;
+use crate::sys::{socket, users};
 
 /// The home and the files in it that daemon and clients meet at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +19,36 @@ pub struct Home {
 }
 
 impl Home {
-    /// Where the caller's daemon lives, whether or not the directory exists.
+    /// Where the caller's daemon lives, whether or not the directory exists. Without one of its own, in a
+    /// container, that of its first process.
     pub fn of(caller: &Caller) -> Result<Home, String> {
-        let path = match (caller.var("PMX_HOME"), caller.var("HOME")) {
-            (Some(home), _) => PathBuf::from(home),
-            (None, Some(home)) => PathBuf::from(home).join(".pmx"),
-            (None, None) => {
-                return Err("neither PMX_HOME nor HOME is set: where should pmx live?".to_string());
-            }
+        let usual = match (caller.var("PMX_HOME"), caller.var("HOME")) {
+            (Some(home), _) => Some(PathBuf::from(home)),
+            (None, Some(home)) => Some(PathBuf::from(home).join(".pmx")),
+            (None, None) => None,
         };
-        Ok(Home { path: absolute(&caller.cwd, &path) })
+        let usual = usual.map(|path| Home { path: absolute(&caller.cwd, &path) });
+        let is_used =
+            |home: &Home| home.path.exists() || caller.var("PMX_HOME").is_some() && home.is_writable();
+        if let Some(home) = usual.as_ref().filter(|home| is_used(home)) {
+            return Ok(home.clone());
+        }
+        let live = of_container(caller).into_iter().map(|path| Home { path }).find(Home::is_live);
+        live.or(usual).ok_or_else(|| "neither PMX_HOME nor HOME is set: where should pmx live?".to_string())
+    }
+
+    /// Whether it could be made.
+    fn is_writable(&self) -> bool {
+        let existing = self.path.ancestors().find(|path| path.exists());
+        existing.is_some_and(|path| access(path, AccessFlags::W_OK).is_ok())
+    }
+
+    /// Whether a daemon of ours answers there. In a place that is open to everybody, a directory of somebody
+    /// else, or a link to one, is a trap.
+    fn is_live(&self) -> bool {
+        let found = fs::symlink_metadata(&self.path);
+        let is_ours = found.is_ok_and(|found| found.is_dir() && found.uid() == users::effective_uid());
+        is_ours && socket::connect_control(&self.socket()).is_ok()
     }
 
     /// Makes the directory if need be, and refuses one that others could tamper with.
@@ -68,6 +91,16 @@ impl Home {
     pub fn log(&self) -> PathBuf {
         self.path.join("pmx.log")
     }
+}
+
+/// Where the first process of a container may have its control socket, best first.
+pub fn of_container(caller: &Caller) -> Vec<PathBuf> {
+    let uid = users::effective_uid();
+    let declared = caller.var("PMX_HOME").map(PathBuf::from);
+    let session = caller.var("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("pmx"));
+    let common = ["/run", "/dev/shm", "/tmp"].map(|base| Path::new(base).join(format!("pmx-{uid}")));
+    let all = declared.into_iter().chain(session).chain(common);
+    all.map(|path| absolute(&caller.cwd, &path)).collect()
 }
 
 impl AsRef<Path> for Home {

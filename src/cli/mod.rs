@@ -15,8 +15,13 @@ mod nearest;
 mod options;
 mod parse;
 mod resolve;
+mod resurrect;
+mod runtime;
+mod save;
 mod screen;
 mod start;
+mod startup;
+mod store;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -29,8 +34,9 @@ use std::str::FromStr;
 
 use nix::sys::signal::Signal;
 
+use crate::app::Container;
 use crate::protocol::{Answer, Verb};
-use crate::sys::{terminal, users};
+use crate::sys::{signals, terminal, users};
 use act::Action;
 use caller::Caller;
 use connect::Connection;
@@ -45,8 +51,21 @@ use table::{Cmd, Command, Opt};
 pub enum Run {
     /// The command is done; this is its exit code.
     Exit(u8),
+    /// Say whether this program could go on from the state on this fd.
+    CheckState(RawFd),
     /// Be the daemon: `main` hands this on, because the command line may not know it.
     Daemon(DaemonRun),
+    /// Be the first process of a container.
+    Runtime(RuntimeRun),
+}
+
+/// How a container is to run.
+#[derive(Debug, PartialEq)]
+pub struct RuntimeRun {
+    /// Where its control socket may be: the first place that can be used.
+    pub homes: Vec<PathBuf>,
+    /// Its apps, and how they end.
+    pub container: Container,
 }
 
 /// How the daemon is to run.
@@ -56,10 +75,14 @@ pub struct DaemonRun {
     pub home: PathBuf,
     /// Log to stderr; no client waits for it.
     pub foreground: bool,
+    /// Start the saved apps.
+    pub resurrect: bool,
     /// The locked `pmx.lock`, when a client took the lock and handed it down.
     pub lock_fd: Option<RawFd>,
     /// Where to write `ok\n` once it serves, or a sentence why it cannot.
     pub ready_fd: Option<RawFd>,
+    /// The board of the process that became this one.
+    pub resume: Option<RawFd>,
 }
 
 /// One command and all it needs.
@@ -71,8 +94,9 @@ struct Session<'a, 's> {
     connection: Option<Connection>,
 }
 
-/// Runs a command line (without the program's name).
+/// Runs a command line, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Run {
+    let args = runtime::words(args);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut err = std::io::stderr().lock();
     let width = terminal::width(std::io::stdout());
@@ -97,6 +121,10 @@ fn run_with(args: impl IntoIterator<Item = OsString>, caller: &Caller, screen: &
             Run::Exit(1)
         }
         Err(Fail::Sentence(sentence)) => fail(screen, &sentence),
+        Err(Fail::Code(code, sentence)) => {
+            fail(screen, &sentence);
+            Run::Exit(code)
+        }
     }
 }
 
@@ -122,6 +150,10 @@ fn dispatch(typed: Typed, caller: &Caller, screen: &mut Screen<'_>) -> Result<Ru
             return Ok(Run::Exit(1));
         }
     };
+    if !matches!(cmd, Cmd::Daemon | Cmd::Runtime) {
+        // Those two catch them first.
+        signals::unblock();
+    }
     let operands = operands(cmd, &typed)?;
     match cmd {
         Cmd::Version => {
@@ -141,16 +173,23 @@ fn dispatch(typed: Typed, caller: &Caller, screen: &mut Screen<'_>) -> Result<Ru
     let options = Options::of(&typed)?;
     screen.silent = options.silent;
     screen.color &= !options.no_color;
+    if cmd == Cmd::Runtime {
+        return runtime::runtime(caller, &options, &operands, screen);
+    }
     let home = Home::of(caller)?;
     if cmd == Cmd::Daemon {
+        if let Some(state) = options.check_state {
+            return Ok(Run::CheckState(state));
+        }
         home.prepare()?;
-        let Options { foreground, lock_fd, ready_fd, .. } = options;
+        let Options { foreground, resurrect, lock_fd, ready_fd, resume, .. } = options;
         if lock_fd.is_some() {
             // Started by a client: Ctrl-C in its terminal is not for us. (A daemon in the foreground
             // of a terminal or of a supervisor stays where it is.)
             users::new_session().map_err(|error| format!("start a session: {error}"))?;
         }
-        return Ok(Run::Daemon(DaemonRun { home: home.path, foreground, lock_fd, ready_fd }));
+        let run = DaemonRun { home: home.path, foreground, resurrect, lock_fd, ready_fd, resume };
+        return Ok(Run::Daemon(run));
     }
     let mut session = Session { caller, home, options, screen, connection: None };
     session.command(cmd, &operands)?;
@@ -165,11 +204,12 @@ fn operands(cmd: Cmd, typed: &Typed) -> Result<Vec<String>, Fail> {
         Cmd::Stop | Cmd::Restart | Cmd::Reload | Cmd::Delete | Cmd::Describe | Cmd::Reset => (1, usize::MAX),
         Cmd::SendSignal => (2, usize::MAX),
         Cmd::Scale => (2, 2),
-        Cmd::Logs | Cmd::Flush => (0, usize::MAX),
-        Cmd::Pid | Cmd::Help => (0, 1),
+        Cmd::Logs | Cmd::Flush | Cmd::Runtime => (0, usize::MAX),
+        Cmd::Pid | Cmd::Resurrect | Cmd::Help | Cmd::Update | Cmd::Startup | Cmd::Unstartup => (0, 1),
         Cmd::Id => (1, 1),
         Cmd::Version => (0, usize::MAX),
-        Cmd::List | Cmd::Jlist | Cmd::Ping | Cmd::Kill | Cmd::Daemon => (0, 0),
+        Cmd::List | Cmd::Jlist | Cmd::Ping | Cmd::Kill | Cmd::Daemon | Cmd::Healthcheck => (0, 0),
+        Cmd::Save | Cmd::Cleardump => (0, 0),
     };
     if typed.operands.len() < least {
         return Err(Fail::Sentence(format!(
@@ -227,15 +267,24 @@ impl<'s> Session<'_, 's> {
                 self.act(act::RELOAD, operands, |targets| Verb::Reload { targets, changes, parallel })
             }
             Cmd::Scale => self.scale(&operands[0], act::scale(&operands[1])?),
+            Cmd::Startup => startup::startup(self, operands),
+            Cmd::Unstartup => startup::unstartup(self, operands),
             Cmd::Ping => self.ping(),
+            Cmd::Update => self.update(operands.first()),
             Cmd::Kill => self.kill(),
+            Cmd::Save => save::save(self),
+            Cmd::Resurrect => resurrect::resurrect(self, operands.first()),
+            Cmd::Cleardump => save::cleardump(self),
             Cmd::List => list::list(self),
             Cmd::Jlist => jlist::jlist(self),
             Cmd::Describe => describe::describe(self, operands),
             Cmd::Logs => logs::logs(self, operands),
             Cmd::Id => self.ids(&operands[0]),
             Cmd::Pid => self.pids(operands.first()),
-            Cmd::Daemon | Cmd::Version | Cmd::Help => unreachable!("dispatch has dealt with {cmd:?}"),
+            Cmd::Healthcheck => self.healthcheck(),
+            Cmd::Daemon | Cmd::Runtime | Cmd::Version | Cmd::Help => {
+                unreachable!("dispatch has dealt with {cmd:?}")
+            }
         }
     }
 
@@ -307,6 +356,37 @@ impl<'s> Session<'_, 's> {
             Answer::Pong { version, pid } => self
                 .screen
                 .line(&format!("pong: pmx {version}, pid {pid}, home {}", self.home.path.display())),
+            other => Err(Fail::Sentence(act::unexpected(&other))),
+        }
+    }
+
+    fn healthcheck(&mut self) -> Result<(), Fail> {
+        let Some(mut connection) = Connection::existing(&self.home)? else {
+            return Err(Fail::Sentence(format!("no daemon runs in {}", self.home.path.display())));
+        };
+        let app = self.options.app.clone();
+        match connection.request(Verb::Health { app }, &mut |_| {}).map_err(String::from)? {
+            Answer::Healthy => self.screen.line("healthy"),
+            other => Err(Fail::Sentence(act::unexpected(&other))),
+        }
+    }
+
+    /// Has the daemon become another program: this one, if none is named.
+    fn update(&mut self, program: Option<&String>) -> Result<(), Fail> {
+        let program = match program {
+            Some(path) => caller::absolute(&self.caller.cwd, std::path::Path::new(path)),
+            None => std::env::current_exe().map_err(|error| format!("update: find this program: {error}"))?,
+        };
+        let Some(mut connection) = Connection::existing(&self.home)? else {
+            return Err(Fail::Sentence(format!("update: no daemon runs in {}", self.home.path.display())));
+        };
+        let verb = Verb::Update { program: (&program).into() };
+        match connection.request(verb, &mut |_| {}).map_err(String::from)? {
+            Answer::Updated { from, to, pid, kept } => {
+                let processes = if kept == 1 { "process" } else { "processes" };
+                self.screen
+                    .line(&format!("update: pmx {from} became pmx {to}, pid {pid}; {kept} {processes} kept"))
+            }
             other => Err(Fail::Sentence(act::unexpected(&other))),
         }
     }

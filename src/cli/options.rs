@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use super::parse::Typed;
 use super::table::{Flag, Opt};
 use crate::app::words::words;
-use crate::app::{Balance, Changes, Mode, Text, units};
+use crate::app::{Balance, Changes, ExitOn, Format, Mode, Text, units};
 use crate::time::Millis;
 
 /// Everything that options can say, with its defaults.
@@ -27,8 +27,26 @@ pub struct Options {
     pub raw: bool,
     pub streams: Streams,
     pub foreground: bool,
+    pub resurrect: bool,
     pub lock_fd: Option<RawFd>,
     pub ready_fd: Option<RawFd>,
+    pub exit_on: Option<ExitOn>,
+    pub grace: Option<Millis>,
+    pub drain_delay: Option<Millis>,
+    pub format: Format,
+    /// A single app of a container is restarted too.
+    pub restart: bool,
+    /// Of a health check.
+    pub app: Option<String>,
+    pub resume: Option<RawFd>,
+    pub check_state: Option<RawFd>,
+    pub auto: bool,
+    pub autosave: bool,
+    /// Whose daemon is started at boot.
+    pub boot_user: Option<String>,
+    /// The directory with the `.pmx` of that daemon.
+    pub user_home: Option<Text>,
+    pub service_name: Option<String>,
     pub json: bool,
     pub silent: bool,
     pub no_color: bool,
@@ -110,13 +128,37 @@ impl Options {
             }
             Opt::Lines => self.lines = Some(number(value, "a number of lines")?),
             Opt::NoStream => self.nostream = true,
-            Opt::Raw => self.raw = true,
+            Opt::Raw => {
+                self.raw = true;
+                self.format = Format::Raw;
+            }
             Opt::Err => self.stream(Streams::Err),
             Opt::Out => self.stream(Streams::Out),
             Opt::Foreground => self.foreground = true,
+            Opt::Resurrect => self.resurrect = true,
             Opt::LockFd => self.lock_fd = Some(fd(value)?),
             Opt::ReadyFd => self.ready_fd = Some(fd(value)?),
-            Opt::Json => self.json = true,
+            Opt::Json => {
+                self.json = true;
+                self.format = Format::Json;
+            }
+            Opt::Format => {
+                self.format = Format::named(&text(value)?).ok_or("raw or json")?;
+            }
+            Opt::ExitOn => {
+                self.exit_on = Some(ExitOn::named(&text(value)?).ok_or("any, all or critical")?);
+            }
+            Opt::Grace => self.grace = Some(millis(value)?),
+            Opt::DrainDelay => self.drain_delay = Some(millis(value)?),
+            Opt::Restart => self.restart = true,
+            Opt::App => self.app = Some(text(value)?),
+            Opt::Resume => self.resume = Some(fd(value)?),
+            Opt::CheckState => self.check_state = Some(fd(value)?),
+            Opt::Auto => self.auto = true,
+            Opt::Autosave => self.autosave = true,
+            Opt::BootUser => self.boot_user = Some(text(value)?),
+            Opt::UserHome => self.user_home = Some(path(value)?),
+            Opt::ServiceName => self.service_name = Some(text(value)?),
             Opt::Silent => self.silent = true,
             Opt::NoColor => self.no_color = true,
             Opt::Help | Opt::Version => {}

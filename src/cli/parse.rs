@@ -88,7 +88,7 @@ fn check(typed: &Typed) -> Result<(), String> {
         let name = command.name();
         return Err(format!("{} has no meaning for {name} (see pmx help {name})", Flag::of(*opt).name()));
     }
-    if typed.rest.is_some() && !matches!(cmd, Cmd::Start | Cmd::Restart | Cmd::Reload) {
+    if typed.rest.is_some() && !matches!(cmd, Cmd::Start | Cmd::Restart | Cmd::Reload | Cmd::Runtime) {
         return Err(format!("{} takes no arguments for an app after --", command.name()));
     }
     Ok(())

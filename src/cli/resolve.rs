@@ -63,6 +63,7 @@ pub fn resolve(declared: &Declared, caller: &Caller) -> Result<Resolved, String>
     app.merge_logs = changes.merge_logs.unwrap_or(false);
     app.out_file = changes.out_file.as_ref().map(|file| log_file(&cwd, file));
     app.error_file = changes.error_file.as_ref().map(|file| log_file(&cwd, file));
+    app.critical = declared.critical;
     app.user = user(declared.user.as_deref(), declared.group.as_deref())?;
     Ok(Resolved { app, notes })
 }
@@ -92,6 +93,9 @@ pub fn user(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Str
     let groups = users::groups(&entry.name, gid).map_err(failed)?;
     Ok(Some(User { name, uid: entry.uid, gid, groups, home: Some(Text::from(&entry.home)) }))
 }
+
+/// Why a file is not run that has no interpreter either.
+pub const NOT_EXECUTABLE: &str = "not executable: chmod +x it, or give --interpreter";
 
 struct Found {
     command: Command,
@@ -158,11 +162,7 @@ impl Search<'_> {
         let extension = file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         let known = extension.as_deref().and_then(interpreter::by_extension);
         let direct = || {
-            if executable {
-                Ok(None)
-            } else {
-                Err("not executable: chmod +x it, or give --interpreter".to_string())
-            }
+            if executable { Ok(None) } else { Err(NOT_EXECUTABLE.to_string()) }
         };
         let mut before: Vec<String> = Vec::new();
         let interpreter = match (declared.interpreter.as_deref(), known, &shebang) {

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 pub enum Fail {
     /// One sentence, still to be printed.
     Sentence(String),
+    /// One sentence, still to be printed, and an exit code of its own.
+    Code(u8, String),
     /// It failed, and the reasons have been printed.
     Said,
     /// Nobody reads the output any more: not an error.

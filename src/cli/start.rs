@@ -8,6 +8,7 @@ use super::Session;
 use super::act::{self, Action};
 use super::caller::{Caller, absolute};
 use super::connect::{Connection, RequestError};
+use super::options::Options;
 use super::resolve;
 use super::screen::Fail;
 use crate::app::declaration::{self, Declarations, Declared};
@@ -96,13 +97,7 @@ fn step(session: &mut Session<'_, '_>, operand: &str, operands: usize) -> Result
     if session.options.only.is_some() {
         return Err(Fail::Sentence(format!("start {operand}: --only chooses from a declaration file")));
     }
-    const UNBUILT: [&str; 7] =
-        [".yml", ".yaml", ".json5", ".toml", ".config.js", ".config.cjs", ".config.mjs"];
-    if let Some(kind) = UNBUILT.iter().find(|kind| operand.ends_with(**kind)) {
-        return Err(Fail::Sentence(format!(
-            "start {operand}: {kind} declarations are not built yet, .json is"
-        )));
-    }
+    refuse_unbuilt("start", operand)?;
     // pm2 asks for bare words only, so a name with a dot could never be started again; it can here
     // as long as no such file is in the way.
     let file = absolute(&session.caller.cwd, Path::new(operand));
@@ -116,14 +111,7 @@ fn step(session: &mut Session<'_, '_>, operand: &str, operands: usize) -> Result
             "start {operand}: one --name cannot be given to {operands} apps"
         )));
     }
-    let declared = Declared {
-        script: Text::from(operand),
-        interpreter: options.interpreter.clone(),
-        user: options.user.clone(),
-        group: options.group.clone(),
-        changes: options.changes.clone(),
-        ..Declared::default()
-    };
+    let declared = script(options, operand);
     let found =
         resolve::resolve(&declared, session.caller).map_err(|error| format!("start {operand}: {error}"))?;
     for note in &found.notes {
@@ -133,28 +121,59 @@ fn step(session: &mut Session<'_, '_>, operand: &str, operands: usize) -> Result
     Ok(Step::Start { apps: vec![found.app], existing })
 }
 
-/// All apps of a file, under the options of the command line; none of them if one is wrong.
-fn file_step(session: &mut Session<'_, '_>, file: &str) -> Result<Step, Fail> {
-    let text = read_declaration(session.caller, file).map_err(|error| format!("start {error}"))?;
-    let mut declarations = declaration::read(file, &text)?;
-    choose(&mut declarations, session.options.only.as_deref(), file)?;
-    if session.options.changes.name.is_some() && declarations.apps.len() > 1 {
+/// Declarations of kinds that pm2 reads and pmx does not.
+pub fn refuse_unbuilt(verb: &str, operand: &str) -> Result<(), Fail> {
+    const UNBUILT: [&str; 7] =
+        [".yml", ".yaml", ".json5", ".toml", ".config.js", ".config.cjs", ".config.mjs"];
+    match UNBUILT.iter().find(|kind| operand.ends_with(**kind)) {
+        Some(kind) => {
+            Err(Fail::Sentence(format!("{verb} {operand}: {kind} declarations are not built yet, .json is")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the command line says about a script.
+pub fn script(options: &Options, operand: &str) -> Declared {
+    Declared {
+        script: Text::from(operand),
+        interpreter: options.interpreter.clone(),
+        user: options.user.clone(),
+        group: options.group.clone(),
+        changes: options.changes.clone(),
+        ..Declared::default()
+    }
+}
+
+/// All apps of a file that are wanted, under the options of the command line.
+pub fn file(verb: &str, caller: &Caller, options: &Options, file: &str) -> Result<Declarations, Fail> {
+    let text = read_declaration(caller, file).map_err(|error| format!("{verb} {error}"))?;
+    let mut found = declaration::read(file, &text)?;
+    choose(&mut found, options.only.as_deref(), file)?;
+    if options.changes.name.is_some() && found.apps.len() > 1 {
         return Err(Fail::Sentence(format!(
             "{file}: one --name cannot be given to {} apps",
-            declarations.apps.len()
+            found.apps.len()
         )));
     }
-    let mut apps = Vec::new();
-    let mut notes = declarations.warnings;
-    for mut declared in declarations.apps {
-        let name = name_of(&declared);
-        let options = &session.options;
+    for declared in &mut found.apps {
         declared.changes.overlay(&options.changes);
-        declared.interpreter = options.interpreter.clone().or(declared.interpreter);
+        declared.interpreter = options.interpreter.clone().or(declared.interpreter.take());
         if options.user.is_some() || options.group.is_some() {
             declared.user.clone_from(&options.user);
             declared.group.clone_from(&options.group);
         }
+    }
+    Ok(found)
+}
+
+/// All apps of a file; none of them if one is wrong.
+fn file_step(session: &mut Session<'_, '_>, file: &str) -> Result<Step, Fail> {
+    let declarations = self::file("start", session.caller, &session.options, file)?;
+    let mut apps = Vec::new();
+    let mut notes = declarations.warnings;
+    for declared in declarations.apps {
+        let name = name_of(&declared);
         let found = resolve::resolve(&declared, session.caller)
             .map_err(|error| format!("{file}: app {name:?}: {}: {error}", declared.script))?;
         notes.extend(found.notes);
@@ -220,7 +239,8 @@ fn exists(session: &mut Session<'_, '_>, word: &str) -> Result<bool, Fail> {
     }
 }
 
-fn is_declaration(operand: &str) -> bool {
+/// Whether an operand is a declaration file, or stdin with one.
+pub fn is_declaration(operand: &str) -> bool {
     operand == "-" || operand.ends_with(".json")
 }
 

@@ -112,6 +112,13 @@ pub fn run_line(caller: &Caller, line: &[&str]) -> (u8, String, String) {
     run_line_in(caller, line, None)
 }
 
+/// What a command line came to, for one that is not over with it.
+pub fn run_to(caller: &Caller, line: &[&str]) -> Run {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut screen = Screen { out: &mut out, err: &mut err, width: None, color: false, silent: false };
+    super::run_with(line.iter().map(std::ffi::OsString::from), caller, &mut screen)
+}
+
 /// As [`run_line`], on a terminal of this width.
 pub fn run_line_in(caller: &Caller, line: &[&str], width: Option<usize>) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());

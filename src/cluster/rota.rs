@@ -35,6 +35,11 @@ impl Rota {
         Some(worker)
     }
 
+    /// A connection that `worker` was handed in an earlier life of ours still counts for it.
+    pub fn given(&mut self, worker: u64) {
+        *self.in_flight.entry(worker).or_default() += 1;
+    }
+
     /// There was nothing to give to the worker that was just taken: it is its turn again.
     pub fn put_back(&mut self, worker: u64) {
         self.done(worker);

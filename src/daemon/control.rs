@@ -1,17 +1,19 @@
 //! The control socket: clients, their buffers and deadlines. Who may speak is decided before a byte is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
+use serde::{Deserialize, Serialize};
 
 use super::children::{unwatch, watch};
 use super::source::{Progress, Source};
 use crate::protocol::{Event, FRAME_LIMIT, Frames, Message, Request, VERSION};
-use crate::sys::socket;
+use crate::sys::kept::Kept;
+use crate::sys::{inherit, socket};
 use crate::time::{Millis, Mono};
 
 /// Clients at a time; more are turned away.
@@ -28,6 +30,8 @@ const OUTBOX_LIMIT: usize = 64 << 20;
 const EVENTS_LIMIT: usize = 1 << 20;
 /// A client to whom so much is unsent is not read from: it may ask again once it has listened.
 const UNHEARD: usize = 1 << 20;
+/// So many requests are remembered that may come again.
+const HEARD: usize = 64;
 /// What was sent is dropped from the outbox in pieces of at least so much.
 const SENT_PIECE: usize = 256 << 10;
 /// How long accepting rests after an error that is not the client's: no fd, no memory.
@@ -36,10 +40,22 @@ const ACCEPT_REST: Millis = Millis(100);
 /// The socket and everybody connected to it.
 #[derive(Debug)]
 pub struct Control {
-    listener: UnixListener,
+    /// `None`: there is no place for a socket.
+    listener: Option<UnixListener>,
     clients: BTreeMap<u64, Client>,
     next: u64,
     our_uid: u32,
+    /// Clients that came, went or subscribed since the journal was last told.
+    pub changed: BTreeSet<u64>,
+}
+
+/// A client for the journal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// Its connection.
+    pub fd: RawFd,
+    #[serde(default)]
+    subscribed: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +69,8 @@ struct Client {
     due: Option<Mono>,
     /// Requests that it made and that are not answered.
     owed: u32,
+    /// What it asked of us since it was told that we took over, if it was.
+    heard: Option<Vec<u64>>,
     end: End,
 }
 
@@ -75,14 +93,88 @@ impl Control {
             _ => {}
         }
         let listener = socket::bind_control(path)?;
+        Ok(Control::listening(registry, listener, our_uid))
+    }
+
+    fn listening(registry: &Registry, listener: UnixListener, our_uid: u32) -> Control {
         watch(registry, listener.as_raw_fd(), Source::Control, Interest::READABLE);
-        Ok(Control { listener, clients: BTreeMap::new(), next: 0, our_uid })
+        Control { listener: Some(listener), ..Control::closed(our_uid) }
+    }
+
+    /// No socket, and so no clients.
+    pub fn closed(our_uid: u32) -> Control {
+        Control { listener: None, clients: BTreeMap::new(), next: 0, our_uid, changed: BTreeSet::new() }
+    }
+
+    /// The socket of a daemon before us, and its clients. Each is told which of its requests are still owed
+    /// (`owed`, by client): what else it asked for was lost with that daemon, or never reached it.
+    pub fn resume(
+        registry: &Registry,
+        listener: OwnedFd,
+        our_uid: u32,
+        clients: BTreeMap<u64, ClientRecord>,
+        owed: &BTreeMap<u64, Vec<u64>>,
+    ) -> Control {
+        let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener));
+        let mut control = Control::listening(registry, listener, our_uid);
+        for (id, ClientRecord { fd, subscribed }) in clients {
+            control.next = control.next.max(id + 1);
+            let Ok(stream) = inherit::take(fd) else { continue };
+            let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(stream));
+            let pending = owed.get(&id).cloned().unwrap_or_default();
+            let count = pending.len() as u32;
+            control.add(registry, id, stream);
+            if let Some(client) = control.clients.get_mut(&id) {
+                client.subscribed = subscribed;
+                client.owed = count;
+                client.resume(pending);
+            }
+        }
+        control
+    }
+
+    /// A client that the daemon before us let in, and did not come to write down.
+    pub fn adopt(&mut self, registry: &Registry, connection: OwnedFd) {
+        let id = self.next;
+        let stream = std::os::unix::net::UnixStream::from(connection);
+        self.admit(registry, UnixStream::from_std(stream));
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.resume(Vec::new());
+        }
+    }
+
+    /// For the journal.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.listener.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// All clients.
+    pub fn clients(&self) -> impl Iterator<Item = u64> + '_ {
+        self.clients.keys().copied()
+    }
+
+    /// A client for the journal. One that was sent only part of an answer is not taken along: it comes back.
+    pub fn record(&self, id: u64) -> Option<ClientRecord> {
+        let client = self.clients.get(&id).filter(|client| client.end == End::Open)?;
+        Some(ClientRecord { fd: client.stream.as_raw_fd(), subscribed: client.subscribed })
+    }
+
+    /// Closes those that are in the middle of an answer: the next daemon could not go on with it.
+    pub fn part(&mut self, registry: &Registry) {
+        let cut: Vec<u64> = self.clients.iter().filter(|(_, c)| c.unsent() > 0).map(|(id, _)| *id).collect();
+        for id in cut {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.end = End::Gone;
+            }
+            self.close_if_over(registry, id);
+        }
     }
 
     /// Lets new clients in.
     pub fn accept(&mut self, registry: &Registry, now: Mono) -> Progress {
         for _ in 0..ACCEPTS {
-            match self.listener.accept() {
+            let Some(listener) = &self.listener else { return Progress::Drained };
+            match listener.accept() {
                 Ok((stream, _)) => self.admit(registry, stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
                 Err(error)
@@ -117,6 +209,11 @@ impl Control {
         }
         let id = self.next;
         self.next += 1;
+        self.add(registry, id, stream);
+    }
+
+    fn add(&mut self, registry: &Registry, id: u64, stream: UnixStream) {
+        self.changed.insert(id);
         watch(registry, stream.as_raw_fd(), Source::Client(id), Interest::READABLE | Interest::WRITABLE);
         let client = Client {
             stream,
@@ -126,6 +223,7 @@ impl Control {
             subscribed: false,
             due: None,
             owed: 0,
+            heard: None,
             end: End::Open,
         };
         self.clients.insert(id, client);
@@ -207,6 +305,7 @@ impl Control {
     pub fn subscribe(&mut self, id: u64) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.subscribed = true;
+            self.changed.insert(id);
         }
     }
 
@@ -257,7 +356,10 @@ impl Control {
             End::Gone => true,
         });
         if over && let Some(client) = self.clients.remove(&id) {
+            self.changed.insert(id);
             unwatch(registry, client.stream.as_raw_fd());
+            let stream = std::os::unix::net::UnixStream::from(client.stream);
+            drop(Kept::from(stream));
         }
     }
 }
@@ -300,7 +402,17 @@ impl Client {
 
     fn hear(&mut self, line: &[u8], heard: &mut Vec<Request>) {
         match serde_json::from_slice::<Request>(line) {
-            Ok(request) if request.v == VERSION => heard.push(request),
+            Ok(request) if request.v == VERSION => {
+                if let Some(known) = &mut self.heard {
+                    if request.again && known.contains(&request.id) {
+                        return;
+                    }
+                    known.push(request.id);
+                    let surplus = known.len().saturating_sub(HEARD);
+                    known.drain(..surplus);
+                }
+                heard.push(request);
+            }
             Ok(request) => {
                 let error = format!(
                     "the client speaks version {} of the protocol, the daemon version {VERSION}",
@@ -326,6 +438,13 @@ impl Client {
             return;
         }
         self.outbox.extend_from_slice(&line);
+    }
+
+    /// Tells it that we are another daemon. The last one may have left it in the middle of a line.
+    fn resume(&mut self, pending: Vec<u64>) {
+        self.heard = Some(pending.clone());
+        self.outbox.push(b'\n');
+        self.push(&Message::Resumed { pending });
     }
 
     fn unsent(&self) -> usize {

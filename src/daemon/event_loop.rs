@@ -1,32 +1,52 @@
 //! The loop. It reads the clock once per round, visits what is ready in a fixed order and within budgets,
 //! lets the supervisor decide, performs, and sleeps until the next event or deadline. It has no way to
-//! fail: an error belongs to one child, one client or one file.
+//! fail: an error belongs to one child, one client or one file. What a round changed is on record before the
+//! next one begins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll};
 
+use super::autosave::Autosave;
 use super::channel::{Channel, Received};
-use super::children::{Children, LINGER_LOOK, stream_source};
+use super::children::{Children, LINGER_LOOK, stream_source, watch};
 use super::control::Control;
 use super::home::{Home, Stream};
-use super::log;
+use super::journal::Journal;
+use super::log::Desk;
+use super::manager::Manager;
+use super::memo::Memo;
 use super::primary::Primary;
+use super::record::{Asked, Left};
+use super::runtime::Runtime;
 use super::source::{Progress, Source};
+use super::update::Update;
 use super::views::Memories;
 use crate::node::{self, FromWorker};
 use crate::protocol::{EventKind, Request};
 use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
+use crate::sys::board::{Board, NOBODY, Shared, Slot};
 use crate::sys::reap::{self, ExitStatus, Reaped};
 use crate::sys::signals::{Signal, Signals};
-use crate::sys::{clock, limits};
-use crate::time::Mono;
+use crate::sys::socket::{self, LocalAddr};
+use crate::sys::{clock, failpoint, family, inherit, kept, limits, pidfd, users};
+use crate::time::{Millis, Mono};
 
 /// Children started in one round: starting takes long, and others wait.
 const SPAWNS: usize = 16;
 /// Messages taken from a child that has ended: more than its channel can hold, unless others write to it.
 const LAST_MESSAGES: usize = 1 << 16;
+/// How long the kernel is asked how an orphan ended, and how often: its parent may be slow to reap it.
+const ORPHAN_PATIENCE: Millis = Millis(3_000);
+const ORPHAN_LOOK: Millis = Millis(50);
+/// So much processor time in one round (and at most [`BUSY_LOOK`] before it) is a loop without end.
+const BUSY: Millis = Millis(10_000);
+const BUSY_LOOK: Millis = Millis(5_000);
+/// The size of one look into a channel.
+const BUFFER: usize = 64 << 10;
 /// Events taken from the kernel in one round.
 const EVENTS: usize = 256;
 
@@ -38,75 +58,265 @@ pub struct Daemon {
     pub(super) supervisor: Supervisor,
     pub(super) children: Children,
     pub(super) primary: Primary,
+    pub(super) manager: Manager,
     pub(super) control: Control,
     pub(super) memories: Memories,
+    /// What is known beyond that in a container.
+    pub(super) runtime: Option<Runtime>,
+    pub(super) autosave: Autosave,
     signals: Signals,
     /// The name of the user we are.
     pub(super) us: String,
-    /// Who waits for an operation: a client, and the id it gave its request.
-    pub(super) asked: BTreeMap<OpId, (u64, u64)>,
+    /// Who waits for an operation.
+    pub(super) asked: BTreeMap<OpId, Asked>,
     pub(super) next_op: u64,
-    /// The operations of clients that end the daemon.
-    pub(super) shutdowns: BTreeSet<OpId>,
+    /// Operations whose askers changed since the journal was last told.
+    pub(super) changed_asked: BTreeSet<OpId>,
+    pub(super) board: &'static Board,
+    pub(super) memo: Memo,
+    /// An update under way.
+    pub(super) update: Option<Update>,
+    /// Our keeper, while it lives.
+    keeper: Option<OwnedFd>,
+    /// Exits that were taken from the board's rings in this round: the keeper's, our own.
+    pub(super) exits: [usize; 2],
+    /// Signals that were acted on in this round.
+    pub(super) heeded: Vec<i32>,
     /// Everything is down: clients have until then to take their last answers.
     pub(super) ending: Option<Mono>,
     /// Decided, and left for the next round.
     has_actions: bool,
+    /// Children have ended for which there was no room on the board.
+    has_exits: bool,
     pub(super) now: Mono,
     /// To be visited, in the order of `Source`.
-    ready: BTreeSet<Source>,
+    pub(super) ready: BTreeSet<Source>,
+    /// Orphans that ended, and since when we ask how.
+    orphans_ended: BTreeMap<ChildId, Mono>,
     /// Busy pipes that gather.
     resting: BTreeSet<(Mono, Source)>,
-    buffer: Vec<u8>,
+    desk: Desk,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// What a daemon begins with.
+pub struct Beginning {
+    /// What it shares with its keeper.
+    pub shared: Shared,
+    /// What the daemon before it left.
+    pub left: Left,
+    /// The control socket that it left.
+    pub control: Option<OwnedFd>,
+    /// Connections of which it is not known how far they had come.
+    pub found: Vec<OwnedFd>,
+    /// Where it goes on writing down.
+    pub journal: Journal,
+    /// What it knows in a container.
+    pub runtime: Option<Runtime>,
 }
 
 impl Daemon {
     /// Takes hold of everything the loop needs. The caller holds the lock of the home.
-    pub fn set_up(home: Home) -> Result<Daemon, String> {
+    pub fn set_up(home: Home, beginning: Beginning) -> Result<Daemon, String> {
+        let Beginning { shared, mut left, control, found, journal, runtime } = beginning;
+        let board = shared.board;
         let failed = |what: &str, error: std::io::Error| format!("{what}: {}", crate::sys::reason(&error));
         let poll = Poll::new().map_err(|error| failed("make an epoll", error))?;
-        let mut signals = Signals::install().map_err(|error| failed("catch signals", error))?;
+        let mut signals =
+            Signals::install(runtime.is_some()).map_err(|error| failed("catch signals", error))?;
         poll.registry()
             .register(&mut signals, Source::Signals.token(), Interest::READABLE)
             .map_err(|error| failed("watch signals", error))?;
+        let generation = board.generation.load(SeqCst);
         let mut children = Children::default();
+        children.generation = generation;
         match limits::raise_open_files() {
-            Ok(soft) => children.nofile_soft = Some(soft),
+            Ok(before) => children.nofile = Some(before),
             Err(error) => ::log::warn!("raise the limit of open files: {error}"),
         }
-        let socket = home.socket();
+        // Whoever spared us alone (a unit of ours) did not mean the apps; a container means all of it.
+        let is_spared = runtime.is_none() && limits::is_oom_protected();
+        let usual_oom_score = limits::outlive_others();
+        children.oom_score_adj = if is_spared { Some(0) } else { usual_oom_score };
+        let path = home.socket();
         // The only look into a user database, before the loop begins.
         let uid = nix::unistd::geteuid();
-        let us = nix::unistd::User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
-        let control = Control::open(poll.registry(), &socket, uid.as_raw())
-            .map_err(|error| failed(&format!("open {}", socket.display()), error))?;
-        Ok(Daemon {
+        let us = users::name_of(uid.as_raw());
+        let registry = poll.registry();
+        let is_ours = |fd: &OwnedFd| matches!(socket::local_addr(fd.as_fd()), Ok(LocalAddr::Unix(found)) if found == path);
+        let (callers, found): (Vec<OwnedFd>, Vec<OwnedFd>) = found.into_iter().partition(is_ours);
+        let mut control = match control {
+            Some(listener) => {
+                let clients = std::mem::take(&mut left.clients);
+                let mut owed: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+                for asked in left.asked.values() {
+                    owed.entry(asked.client).or_default().push(asked.id);
+                }
+                if let Some((client, id)) = left.updating.as_ref().map(super::update::Asked::who) {
+                    owed.entry(client).or_default().push(id);
+                }
+                Control::resume(registry, listener, uid.as_raw(), clients, &owed)
+            }
+            None if home.is_nowhere() => Control::closed(uid.as_raw()),
+            None => Control::open(registry, &path, uid.as_raw())
+                .map_err(|error| failed(&format!("open {}", path.display()), error))?,
+        };
+        for connection in callers {
+            control.adopt(registry, connection);
+        }
+        if let Some(fd) = control.fd() {
+            board.set_fd(Slot::Control, fd);
+        }
+        board.recall_signals();
+        if let Some(wake) = board.fd(Slot::Wake) {
+            watch(registry, wake, Source::Wake, Interest::READABLE);
+        }
+        let keeper = watch_keeper(registry, board.keeper.load(SeqCst));
+        let mut primary = Primary::new(board);
+        let shares = std::mem::take(&mut left.shares);
+        primary.restore(shares, std::mem::take(&mut left.workers), left.next.share, found);
+        for fd in std::mem::take(&mut left.adopted) {
+            if let Ok(fd) = inherit::take(fd)
+                && let Ok(Some(address)) = socket::listening(fd.as_fd())
+            {
+                primary.adopt(address, fd);
+            }
+        }
+        let mut memories = Memories::default();
+        for (process, memory) in std::mem::take(&mut left.memories) {
+            memories.restore(process, Some(memory));
+        }
+        if let Some(runtime) = &runtime {
+            children.enter_container(registry, runtime);
+        }
+        // While it is known which children there are.
+        let supervisor = left.supervisor();
+        let (next_op, asked) = (left.next.op, std::mem::take(&mut left.asked));
+        for (id, (record, env)) in std::mem::take(&mut left.children) {
+            let env = left.env(env);
+            board.busy_with.store(u64::from(record.process.0) + 1, SeqCst);
+            children.restore(registry, id, record, env);
+        }
+        for (of, record) in std::mem::take(&mut left.outputs) {
+            children.restore_output(registry, of, record);
+        }
+        let mut desk = Desk::new(board, shared.bytes);
+        children.finish_output(&mut desk);
+        primary.begin_again(registry, &mut children);
+        let updating = left.updating.take();
+        let memo = Memo::new(journal, shared.fd, left.head.serial, left.strange);
+        let mut daemon = Daemon {
             poll,
+            autosave: if runtime.is_some() { Autosave::none() } else { Autosave::new(home.path()) },
             home,
-            supervisor: Supervisor::default(),
+            supervisor,
             children,
-            primary: Primary::default(),
+            primary,
+            manager: Manager::default(),
             control,
-            memories: Memories::default(),
+            memories,
+            runtime,
             signals,
             us,
-            asked: BTreeMap::new(),
-            next_op: 0,
-            shutdowns: BTreeSet::new(),
+            asked,
+            next_op,
+            changed_asked: BTreeSet::new(),
+            board,
+            memo,
+            update: None,
+            keeper,
+            exits: [0; 2],
+            heeded: Vec::new(),
             ending: None,
             has_actions: false,
+            has_exits: false,
             now: clock::mono(),
             // A signal may have come before it was watched.
-            ready: BTreeSet::from([Source::Signals]),
+            ready: BTreeSet::from([Source::Signals, Source::Wake]),
+            orphans_ended: BTreeMap::new(),
             resting: BTreeSet::new(),
-            buffer: log::buffer(),
-        })
+            desk,
+            buffer: vec![0; BUFFER],
+        };
+        if let Some(asked) = updating {
+            daemon.has_updated(asked);
+        }
+        Ok(daemon)
     }
 
-    /// Runs until everything was told to end.
-    pub fn run(mut self) {
+    /// What the daemon before us knew and could not have known, before the loop begins: children that are gone.
+    pub fn catch_up(&mut self) {
+        self.now = clock::mono();
+        if self.supervisor.processes().next().is_some() {
+            self.autosave.begun();
+            self.autosave.touch(self.now);
+        }
+        let own: Vec<_> = self.board.reaped.waiting().collect();
+        for reaped in own {
+            self.exits[1] += 1;
+            self.reaped(&reaped);
+        }
+        let is_lost =
+            |child: &ChildId| self.children.get(*child).is_none() && !self.supervisor.is_to_spawn(*child);
+        let lost: Vec<ChildId> = self.supervisor.children().filter(is_lost).collect();
+        for child in lost {
+            let text = "it was gone when pmx came back".to_string();
+            let end = crate::supervisor::End { text, ..Default::default() };
+            self.container_ended(child, ExitStatus::Unknown.number());
+            self.supervisor.handle(self.now, Input::Exited { child, end });
+        }
+        let answered = self.asked.values().filter_map(|asked| Some((asked.client, asked.answer.clone()?)));
+        for (client, answer) in answered.collect::<Vec<_>>() {
+            self.control.send(client, &answer);
+        }
+        self.perform_actions();
+        self.record();
+        self.control.flush(self.poll.registry());
+        self.forget_answered();
+    }
+
+    /// Answers that are on record and sent need not be sent by the next daemon. (If it does, it is heard twice.)
+    fn forget_answered(&mut self) {
+        if self.asked.values().any(|asked| asked.answer.is_some()) {
+            let changed = &mut self.changed_asked;
+            self.asked.retain(|op, asked| {
+                let keep = asked.answer.is_none();
+                if !keep {
+                    changed.insert(*op);
+                }
+                keep
+            });
+        }
+    }
+
+    /// Takes over the listening sockets among what the service manager passed on. The rest is closed.
+    pub fn adopt(&mut self, passed: Vec<(String, OwnedFd)>) {
+        for (name, fd) in passed {
+            match socket::listening(fd.as_fd()) {
+                Ok(Some(address)) => {
+                    ::log::info!("passed on: {name:?}, listening on {address:?}");
+                    self.primary.adopt(address, fd);
+                }
+                Ok(None) => ::log::warn!("passed on: {name:?}, which listens for nothing; it is closed"),
+                Err(error) => ::log::warn!("passed on: {name:?}: {}", crate::sys::reason(&error)),
+            }
+        }
+    }
+
+    /// Runs until everything was told to end. With `resurrect`, the saved apps are started at first.
+    pub fn run(&mut self, resurrect: bool) {
+        self.manager.serving(self.home.path(), resurrect, self.now);
         let mut events = Events::with_capacity(EVENTS);
+        self.begin();
+        self.perform_actions();
+        self.record();
+        let mut armed: Option<Mono> = None;
         loop {
+            // A round that never ends, ends us, and the next daemon goes on.
+            if armed.is_none_or(|armed| self.now.since(armed) >= BUSY_LOOK) {
+                armed = Some(self.now);
+                clock::die_after_busy(BUSY);
+            }
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                     ::log::error!("wait for events: {error}");
@@ -130,9 +340,18 @@ impl Daemon {
             self.look_at_groups();
             self.control.expire(self.poll.registry(), self.now);
             self.perform_actions();
+            if self.look_at_container() {
+                self.perform_actions();
+            }
+            self.autosave_if_due();
             self.primary.tidy(self.poll.registry(), self.now);
+            self.manager.tick(self.now);
+            self.update_if_due();
+            self.record();
             self.control.flush(self.poll.registry());
-            if self.ending.is_some_and(|until| self.control.is_flushed() || self.now >= until) {
+            self.forget_answered();
+            let is_over = self.control.is_flushed() && !self.autosave.is_writing();
+            if self.ending.is_some_and(|until| is_over || self.now >= until) {
                 return;
             }
         }
@@ -140,7 +359,8 @@ impl Daemon {
 
     /// How long the kernel may let us sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.has_actions {
+        // What was given up since the record was made is closed by another one.
+        if !self.ready.is_empty() || self.has_actions || kept::any() {
             return Some(Duration::ZERO);
         }
         let groups = self.children.is_lingering().then(|| self.now + LINGER_LOOK);
@@ -149,6 +369,10 @@ impl Daemon {
             self.supervisor.next_deadline(),
             self.control.deadline(),
             self.primary.deadline(),
+            self.runtime.as_ref().and_then(Runtime::deadline),
+            self.autosave.deadline(),
+            self.manager.deadline(),
+            self.update.as_ref().map(Update::deadline),
             groups,
             resting,
             self.ending,
@@ -177,17 +401,22 @@ impl Daemon {
             Source::Stdout(child) => self.move_output(child, Stream::Stdout),
             Source::Stderr(child) => self.move_output(child, Stream::Stderr),
             Source::Channel(child) => self.read_channel(child, Channel::budget()),
+            Source::Orphan(child) => self.look_at_orphan(child),
+            Source::Wake => self.take_wake(),
             Source::Signals => self.take_signals(),
+            Source::Keeper => self.succeed_keeper(),
             Source::Listener(listener) => {
                 self.primary.visit(self.poll.registry(), &mut self.children, listener)
             }
             Source::Control => self.control.accept(self.poll.registry(), self.now),
             Source::Client(client) => self.serve(client),
+            Source::Sink(1) => self.flush_sink(Stream::Stdout),
+            Source::Sink(_) => self.flush_sink(Stream::Stderr),
         }
     }
 
     fn move_output(&mut self, child: ChildId, stream: Stream) -> Progress {
-        self.children.move_output(self.poll.registry(), child, stream, self.now, &mut self.buffer)
+        self.children.move_output(self.poll.registry(), child, stream, self.now, &mut self.desk)
     }
 
     fn serve(&mut self, client: u64) -> Progress {
@@ -199,28 +428,122 @@ impl Daemon {
         progress
     }
 
-    fn take_signals(&mut self) -> Progress {
+    pub(super) fn take_signals(&mut self) -> Progress {
+        let mut children = std::mem::take(&mut self.has_exits);
         for signal in self.signals.drain().iter() {
             match signal {
-                Signal::Child => {
-                    while let Some(reaped) = reap::reap() {
-                        self.reaped(&reaped);
-                    }
-                }
+                Signal::Child => children = true,
+                signal if self.runtime.is_some() => self.container_signal(signal),
                 Signal::Terminate | Signal::Interrupt | Signal::Quit => {
-                    ::log::info!("{signal:?}: stopping everything");
-                    let op = self.new_op();
-                    self.supervisor.handle(self.now, Input::Command { op, command: Command::Shutdown });
+                    self.stop_everything(&format!("{signal:?}"));
                 }
-                Signal::Hangup | Signal::User2 => {}
+                Signal::Hangup | Signal::User1 | Signal::Window | Signal::Other(_) => {}
+                Signal::User2 => failpoint::panic_at("usr2"),
+            }
+        }
+        if children { self.reap() } else { Progress::Drained }
+    }
+
+    fn stop_everything(&mut self, told: &str) {
+        ::log::info!("{told}: stopping everything");
+        self.autosave_last();
+        self.manager.ending(self.now);
+        let op = self.new_op();
+        self.supervisor.handle(self.now, Input::Command { op, command: Command::Shutdown });
+    }
+
+    /// Takes the exits of our own children. Each is on the board before the kernel forgets it.
+    fn reap(&mut self) -> Progress {
+        while let Some(ended) = family::peek() {
+            if self.children.find(ended.pid).is_none() {
+                if let Some(reaped) = reap::reap_one(ended.pid) {
+                    self.reaped(&reaped);
+                }
+                continue;
+            }
+            if !self.board.reaped.has_room() {
+                self.has_exits = true;
+                return Progress::More;
+            }
+            self.board.reaped.push(&ended);
+            self.exits[1] += 1;
+            failpoint::reach("reaped");
+            let reaped = reap::reap_one(ended.pid).unwrap_or(ended);
+            self.reaped(&reaped);
+        }
+        Progress::Drained
+    }
+
+    /// The keeper has something: exits of children that earlier daemons started, or signals.
+    pub(super) fn take_wake(&mut self) -> Progress {
+        if let Some(wake) = self.board.fd(Slot::Wake) {
+            family::woken(wake);
+        }
+        let left: Vec<_> = self.board.left.waiting().skip(self.exits[0]).collect();
+        for reaped in left {
+            self.exits[0] += 1;
+            self.reaped(&reaped);
+        }
+        for number in self.board.take_signals() {
+            self.heeded.push(number);
+            match number {
+                _ if self.runtime.is_some() => self.container_signal(Signal::numbered(number)),
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
+                    self.stop_everything(&crate::sys::signals::name(number));
+                }
+                libc::SIGUSR2 => failpoint::panic_at("usr2"),
+                _ => {}
             }
         }
         Progress::Drained
     }
 
+    /// A child that has no parent we know: its pidfd tells that it ended, and the kernel may tell how, once
+    /// whoever is its parent has reaped it.
+    fn look_at_orphan(&mut self, child: ChildId) -> Progress {
+        let Some(reaped) = self.children.orphan_ended(child) else { return Progress::Drained };
+        let since = *self.orphans_ended.entry(child).or_insert(self.now);
+        if reaped.status == ExitStatus::Unknown && self.now.since(since) < ORPHAN_PATIENCE {
+            return Progress::Rest(self.now + ORPHAN_LOOK);
+        }
+        self.orphans_ended.remove(&child);
+        self.children.unwatch_orphan(self.poll.registry(), child);
+        self.reaped(&reaped);
+        Progress::Drained
+    }
+
+    /// The keeper is gone. We become it, because our children cannot be given to anybody else, and the next
+    /// daemon takes our place below us.
+    fn succeed_keeper(&mut self) -> Progress {
+        if self.ending.is_some() {
+            return Progress::Drained;
+        }
+        if self.runtime.is_some() {
+            ::log::error!("the process that was started as pmx runtime is gone");
+            self.keeper = None;
+            self.container_signal(Signal::Terminate);
+            return Progress::Drained;
+        }
+        ::log::error!("the keeper is gone: taking its place");
+        self.children.orphan();
+        self.board.generation.fetch_add(1, SeqCst);
+        self.record();
+        let reason = self.become_keeper();
+        ::log::error!("become the keeper: {reason}; if pmx dies now, nobody starts it again");
+        self.keeper = None;
+        Progress::Drained
+    }
+
     /// A process is gone. Its last words and messages are taken before its end is told.
     fn reaped(&mut self, reaped: &Reaped) {
-        let Some(child) = self.children.find(reaped.pid) else { return };
+        if self.checked_by(reaped) || self.manager.reaped(reaped, self.now) {
+            return;
+        }
+        let Some(child) = self.children.find(reaped.pid) else {
+            return self.autosave.reaped(reaped);
+        };
+        self.busy_with(child);
+        self.container_ended(child, reaped.status.number());
         for stream in [Stream::Stdout, Stream::Stderr] {
             // At most what a pipe can hold, several times over: others may go on writing to it.
             let drained = (0..16).any(|_| self.move_output(child, stream) != Progress::More);
@@ -253,6 +576,7 @@ impl Daemon {
         };
         self.memories.ended(child.process, &child, &end, signal, clock::wall(), self.now);
         let claim = self.home.claim(&child.app, id.0);
+        failpoint::reach("gone");
         if child.app.command.runtime == crate::app::Runtime::Launcher {
             let _ = std::fs::remove_file(claim);
         }
@@ -261,6 +585,7 @@ impl Daemon {
 
     /// Groups whose leader has ended, of children that were told to stop.
     fn look_at_groups(&mut self) {
+        self.board.busy_with.store(NOBODY, SeqCst);
         if self.children.is_lingering() {
             for (id, child, end) in self.children.take_gone() {
                 self.gone(id, child, end, None);
@@ -283,7 +608,18 @@ impl Daemon {
             }
             let Some(channel) = self.children.channel(child) else { return Progress::Drained };
             match channel.receive(buffer) {
-                Received::Message(message) => self.message(child, message),
+                Received::Message(message) => {
+                    self.children.took(child);
+                    self.message(child, message);
+                }
+                // Within the round only of a child that is gone: whatever it said counts now.
+                Received::Unsettled if budget == LAST_MESSAGES => {
+                    let _ = channel.settle(buffer);
+                }
+                Received::Unsettled => {
+                    self.children.took(child);
+                    return Progress::More;
+                }
                 Received::Nothing => return Progress::Drained,
                 Received::Closed => {
                     self.children.close_channel(self.poll.registry(), child);
@@ -297,10 +633,16 @@ impl Daemon {
 
     /// A worker said something.
     fn message(&mut self, child: ChildId, message: FromWorker) {
+        self.busy_with(child);
         let registry = self.poll.registry();
         let children = &mut self.children;
         match message {
             FromWorker::QueryServer { seq, query } => {
+                if kept::any() {
+                    // An address that was just given up is free once that is on record.
+                    self.record();
+                }
+                let (registry, children) = (self.poll.registry(), &mut self.children);
                 self.primary.query_server(registry, children, child, seq, &query);
             }
             FromWorker::Listening => {
@@ -335,6 +677,12 @@ impl Daemon {
         }
     }
 
+    /// Notes whom we are dealing with: if we die of it, the next daemon knows.
+    pub(super) fn busy_with(&self, child: ChildId) {
+        let owner = self.supervisor.owner(child).map_or(NOBODY, |process| u64::from(process.0) + 1);
+        self.board.busy_with.store(owner, SeqCst);
+    }
+
     /// Performs what was decided, as much as one round allows.
     fn perform_actions(&mut self) {
         let mut spawns = 0;
@@ -348,6 +696,24 @@ impl Daemon {
                 self.has_actions = true;
                 return;
             }
+        }
+    }
+}
+
+/// Has the event loop tell when the keeper is gone.
+fn watch_keeper(registry: &mio::Registry, pid: i32) -> Option<OwnedFd> {
+    if pid <= 1 {
+        // PID 1 does not go before us.
+        return None;
+    }
+    match pidfd::open(pid) {
+        Ok(keeper) => {
+            watch(registry, keeper.as_raw_fd(), Source::Keeper, Interest::READABLE);
+            Some(keeper)
+        }
+        Err(error) => {
+            ::log::warn!("watch the keeper: {error}");
+            None
         }
     }
 }

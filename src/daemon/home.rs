@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use crate::app::{App, Instances};
 use crate::node;
 
@@ -13,6 +15,8 @@ use crate::node;
 #[derive(Clone, Debug)]
 pub struct Home {
     path: PathBuf,
+    /// Tells its claims from those of other homes.
+    inode: u64,
     /// The file that Node processes preload; `None` when it could not be written.
     preload: Option<PathBuf>,
     /// The same, and a place for claims, for children that run as somebody else and cannot look into the
@@ -27,11 +31,13 @@ struct Public {
     claims: PathBuf,
 }
 
+/// A file system in memory that every user may write to.
+const MEMORY: &str = "/dev/shm";
 /// Where a root daemon keeps what every user may read.
 const PUBLIC: &str = "/run/pmx";
 
 /// A stream of a child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stream {
     /// fd 1
     Stdout,
@@ -42,12 +48,37 @@ pub enum Stream {
 impl Home {
     /// The home at `path`, made private.
     pub fn prepare(path: PathBuf) -> Result<Home, String> {
+        Home::with(path, &["", "logs", "run"])
+    }
+
+    /// A home without log files.
+    pub fn bare(path: PathBuf) -> Result<Home, String> {
+        Home::with(path, &["", "run"])
+    }
+
+    /// Where nothing can be written: no control socket, and Node apps run unclustered.
+    pub fn nowhere() -> Home {
+        Home { path: PathBuf::new(), inode: 0, preload: None, public: OnceLock::new() }
+    }
+
+    /// Whether there is a directory.
+    pub fn is_nowhere(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+
+    /// Removes what tells of a daemon.
+    pub fn leave(&self) {
+        let _ = fs::remove_file(self.socket());
+        let _ = fs::remove_file(self.pid_file());
+    }
+
+    fn with(path: PathBuf, directories: &[&str]) -> Result<Home, String> {
         let failed = |what: &str, path: &Path, error: io::Error| {
             format!("{what} {}: {}", path.display(), crate::sys::reason(&error))
         };
         let mut directory = fs::DirBuilder::new();
         directory.recursive(true).mode(0o700);
-        for path in [path.clone(), path.join("logs"), path.join("run")] {
+        for path in directories.iter().map(|name| path.join(name)) {
             directory.create(&path).map_err(|error| failed("create", &path, error))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
                 .map_err(|error| failed("make private", &path, error))?;
@@ -58,16 +89,43 @@ impl Home {
                 let _ = fs::remove_file(file.path());
             }
         }
+        let home = Home::resume(path);
+        if let Ok(left) = fs::read_dir(Path::new(PUBLIC).join("claims")) {
+            let ours = format!("{}-", home.inode);
+            for file in left.flatten().filter(|f| f.file_name().to_string_lossy().starts_with(&ours)) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        Ok(home)
+    }
+
+    /// The home that a daemon before us had prepared.
+    pub fn resume(path: PathBuf) -> Home {
         let preload = path.join("run/pmx-preload.cjs");
-        let written = fs::write(&preload, node::PRELOAD);
-        let preload = match written {
+        let preload = match replace(&preload, node::PRELOAD.as_bytes()) {
             Ok(()) => Some(preload),
+            Err(_) if preload.exists() => Some(preload),
             Err(error) => {
-                log::error!("{}; Node apps run unclustered", failed("write", &preload, error));
+                let reason = crate::sys::reason(&error);
+                log::error!("write {}: {reason}; Node apps run unclustered", preload.display());
                 None
             }
         };
-        Ok(Home { path, preload, public: OnceLock::new() })
+        let inode = fs::metadata(&path).map_or(0, |found| found.ino());
+        Home { path, inode, preload, public: OnceLock::new() }
+    }
+
+    /// Where the journal lives, which holds the environments of apps: in memory, and no longer than this boot.
+    /// `None`: there is no such place, or somebody else was there first.
+    pub fn state(&self) -> Option<PathBuf> {
+        let us = nix::unistd::geteuid().as_raw();
+        let path = Path::new(MEMORY).join(format!("pmx-{us}-{:x}", self.inode));
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
+            _ => {}
+        }
+        let found = fs::symlink_metadata(&path).ok()?;
+        (found.is_dir() && found.uid() == us && found.mode() & 0o777 == 0o700).then_some(path)
     }
 
     /// The directory.
@@ -101,7 +159,7 @@ impl Home {
     /// Whoever creates this file owns the channel of the child.
     pub fn claim(&self, app: &App, child: u64) -> PathBuf {
         match app.user.as_ref().and_then(|_| self.public()) {
-            Some(public) => public.claims.join(format!("{}-{child}", std::process::id())),
+            Some(public) => public.claims.join(format!("{}-{child}", self.inode)),
             None => self.path.join(format!("run/claim-{child}")),
         }
     }
@@ -169,6 +227,16 @@ impl Public {
     }
 }
 
+/// Writes a file, by another name first: somebody may be reading the old one. One that says the same is left.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|found| found == content) {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, content)?;
+    fs::rename(&fresh, path)
+}
+
 /// A name as a part of a file name; pm2's rule.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '-' }).collect()
@@ -181,7 +249,7 @@ mod tests {
 
     #[test]
     fn log_files_are_named_after_the_process_and_cannot_leave_the_home() {
-        let home = Home { path: PathBuf::from("/h"), preload: None, public: OnceLock::new() };
+        let home = Home { path: PathBuf::from("/h"), inode: 1, preload: None, public: OnceLock::new() };
         let mut app = App { name: "../a b".into(), cwd: Text::from("/srv"), ..App::default() };
         let path = |app: &App| home.log_file(app, 7, Stream::Stderr).display().to_string();
         assert_eq!(path(&app), "/h/logs/..-a-b-error-7.log");

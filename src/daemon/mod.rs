@@ -3,55 +3,79 @@
 //!
 //! `event_loop` is the loop; `source` what can become ready; `perform` carries actions out; `children` and
 //! `channel` are the living processes; `log` moves their output; `primary` shares ports among Node
-//! workers, `share` is one such port; `control` and `requests` serve clients; `views` is what those see.
+//! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
+//! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
+//! says, `update` hands it to another program, `journal` where it stands, `resume` how the next one begins;
+//! `autosave` has what was declared written to disk; `runtime` is what is different in a container, and `sink`
+//! where its output goes.
 
+mod autosave;
 mod channel;
 mod children;
 mod control;
 mod event_loop;
 mod home;
+mod journal;
 mod log;
+mod manager;
+mod memo;
 mod perform;
 mod primary;
+mod record;
 mod requests;
+mod resume;
+pub mod runtime;
 mod share;
+mod sink;
 mod source;
+mod update;
 mod views;
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering::SeqCst;
 
-use event_loop::Daemon;
+pub use update::{CAN_GO_ON, check_state};
+
+use event_loop::{Beginning, Daemon};
 use home::Home;
+use journal::Journal;
+use manager::Manager;
 
-use crate::sys::{clock, lock};
+use crate::sys::board::{Phase, Shared, Slot};
+use crate::sys::notify::Notify;
+use crate::sys::{clock, failpoint, inherit, lock};
 
 /// How a daemon is started.
 #[derive(Debug, Default)]
 pub struct Options {
     /// The home.
     pub home: PathBuf,
-    /// Stay in the session of whoever started us.
-    pub foreground: bool,
     /// The lock of the home, if whoever started us holds it and passes it on.
-    pub lock: Option<OwnedFd>,
+    pub lock: Option<RawFd>,
     /// Where to say `ok` once clients are served, or why not.
-    pub ready: Option<OwnedFd>,
+    pub ready: Option<RawFd>,
+    /// Start the saved apps, before the service manager hears that we are ready.
+    pub resurrect: bool,
+    /// The service manager that started us.
+    pub notify: Notify,
+    /// What it passed on, by name.
+    pub passed: Vec<(String, RawFd)>,
 }
 
-/// Runs a daemon until it is told to end.
-pub fn main(options: Options) -> ExitCode {
+/// Runs a daemon until it is told to end: a first one, or the next one after another, of which `shared` tells.
+pub fn main(mut options: Options, shared: Shared) -> ExitCode {
     log_to_stderr();
-    if !options.foreground
-        && let Err(error) = nix::unistd::setsid()
-    {
-        // We lead a group already: then a terminal's signals do not reach us by way of a shell's job.
-        ::log::debug!("start a session: {error}");
+    abort_on_panic();
+    let board = shared.board;
+    let first = board.journal.load(SeqCst) == 0;
+    if !first || board.generation.load(SeqCst) > 0 {
+        failpoint::disarm();
     }
-    let mut ready = options.ready.map(File::from);
+    let mut ready = options.ready.filter(|_| first).and_then(|fd| inherit::take(fd).ok()).map(File::from);
     let mut tell = |line: &str| {
         if let Some(mut ready) = ready.take()
             && let Err(error) = writeln!(ready, "{line}")
@@ -59,33 +83,44 @@ pub fn main(options: Options) -> ExitCode {
             ::log::debug!("tell who started us: {error}");
         }
     };
-    match set_up(options.home, options.lock) {
-        Ok((daemon, home, lock)) => {
+    let (notify, resurrect) = (std::mem::take(&mut options.notify), options.resurrect && first);
+    if let Some(fd) = notify.fd() {
+        board.set_fd(Slot::Notify, fd);
+    }
+    let begun = if first { set_up(options, shared) } else { resume::resume(options.home, shared) };
+    match begun {
+        Ok((mut daemon, home)) => {
+            daemon.manager = Manager::new(notify, clock::mono());
+            board.set_phase(Phase::Serving);
             tell("ok");
             ::log::info!("pmx {} serves {}", env!("CARGO_PKG_VERSION"), home.path().display());
-            daemon.run();
+            daemon.run(resurrect);
+            board.set_phase(Phase::Ending);
             // In this order: who finds the lock free finds no trace of us.
-            let _ = std::fs::remove_file(home.socket());
-            let _ = std::fs::remove_file(home.pid_file());
+            home.leave();
+            if let Some(state) = home.state() {
+                let _ = std::fs::remove_dir_all(state);
+            }
             ::log::info!("ended");
-            drop(lock);
-            ExitCode::SUCCESS
+            // What is still open is closed with the table, when the keeper has ended too.
+            std::process::exit(0)
         }
         Err(reason) => {
             ::log::error!("{reason}");
             tell(&reason);
-            ExitCode::FAILURE
+            std::process::exit(1)
         }
     }
 }
 
-fn set_up(home: PathBuf, passed: Option<OwnedFd>) -> Result<(Daemon, Home, File), String> {
+fn set_up(options: Options, shared: Shared) -> Result<(Daemon, Home), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let home = options.home;
     std::fs::create_dir_all(&home)
         .map_err(|error| format!("create {}: {}", home.display(), crate::sys::reason(&error)))?;
     let path = home.join("pmx.lock");
-    let lock = match passed {
-        Some(lock) => File::from(lock),
+    let lock = match options.lock {
+        Some(fd) => File::from(inherit::take(fd).map_err(|error| format!("take over the lock: {error}"))?),
         None => {
             let lock = lock::open(&path).map_err(|error| format!("open {}: {error}", path.display()))?;
             match lock::try_lock(&lock) {
@@ -95,12 +130,42 @@ fn set_up(home: PathBuf, passed: Option<OwnedFd>) -> Result<(Daemon, Home, File)
             }
         }
     };
+    // It is held by the table, as long as there is a keeper or a daemon.
+    shared.board.set_fd(Slot::Lock, lock.into_raw_fd());
     let home = Home::prepare(home)?;
+    write_pid(&home);
+    let mut left = resume::find_again(&home).unwrap_or_default();
+    left.find_again(&home);
+    if !left.children.is_empty() {
+        ::log::info!(
+            "the last daemon and its keeper were killed: {} of its children live",
+            left.children.len()
+        );
+    }
+    let journal = Journal::create(shared.board, home.state().as_deref())
+        .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
+    let take = |(name, fd): (String, RawFd)| Some((name, inherit::take(fd).ok()?));
+    let passed = options.passed.into_iter().filter_map(take).collect();
+    let found = Vec::new();
+    let beginning = Beginning { shared, left, control: None, found, journal, runtime: None };
+    let mut daemon = Daemon::set_up(home.clone(), beginning)?;
+    daemon.adopt(passed);
+    daemon.catch_up();
+    Ok((daemon, home))
+}
+
+fn write_pid(home: &Home) {
     if let Err(error) = home.write_pid(std::process::id()) {
         ::log::warn!("write {}: {error}", home.pid_file().display());
     }
-    let daemon = Daemon::set_up(home.clone())?;
-    Ok((daemon, home, lock))
+}
+
+/// A panic must not unwind: that would close what the next daemon needs.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        ::log::error!("{panic}");
+        std::process::abort();
+    }));
 }
 
 fn log_to_stderr() {

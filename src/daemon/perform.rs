@@ -2,9 +2,10 @@
 
 use super::children::Request;
 use super::event_loop::Daemon;
+use super::record::Asked;
 use crate::protocol::{Answer, Event, EventKind, Message};
 use crate::supervisor::{Action, Input, ProcId};
-use crate::sys::clock;
+use crate::sys::{clock, failpoint};
 use crate::time::Millis;
 
 /// How long connections that are idle stay open while a worker drains: long enough for the next request
@@ -22,41 +23,62 @@ impl Daemon {
                 let home = &self.home;
                 let (now, wall) = (self.now, clock::wall());
                 let request = Request { child, process, app, instance, hold, home, now, wall };
+                if self.is_safe() {
+                    let reason = "pmx is in safe mode".to_string();
+                    return Some(Input::SpawnFailed { child, reason, transient: true });
+                }
+                self.busy_with(child);
+                failpoint::reach("before-spawn");
                 match self.children.spawn(registry, &request) {
                     Ok(()) => {
+                        failpoint::reach("after-spawn");
                         self.primary.join(child, hold);
                         return Some(Input::Spawned { child });
                     }
                     Err(refused) => {
                         log::error!("{}({}): {}", request.app.name, process.0, refused.reason);
+                        self.container_failed(process, refused.errno);
                         let (reason, transient) = (refused.reason, refused.transient);
                         return Some(Input::SpawnFailed { child, reason, transient });
                     }
                 }
             }
-            Action::Promote { child } => self.primary.promote(registry, &mut self.children, child),
+            Action::Promote { child } => {
+                failpoint::reach("before-promote");
+                self.primary.promote(registry, &mut self.children, child);
+                failpoint::reach("after-promote");
+            }
             Action::Drain { child } => {
                 let timeout = self.children.get(child).map_or(Millis(0), |child| child.app.drain_timeout);
+                failpoint::reach("before-drain");
                 let grace = IDLE_GRACE.min(Millis(timeout.0 / 2)).0;
                 if !self.primary.drain(registry, &mut self.children, child, grace) {
                     return Some(Input::Drained { child });
                 }
             }
-            Action::Stop { child, signal } => self.children.stop(child, signal),
+            Action::Stop { child, signal } => {
+                failpoint::reach("before-stop");
+                self.children.stop(child, signal);
+                failpoint::reach("after-stop");
+            }
             Action::Kill { child } => self.children.stop(child, libc::SIGKILL),
             Action::Signal { child, signal } => self.children.signal(child, signal),
             Action::Publish { process, name, kind, detail } => self.publish(process, name, kind, detail),
             Action::Release { app } => self.primary.release(registry, &app),
             Action::Forget { process } => self.memories.forget(process),
             Action::Progress { op, progress } => {
-                if let Some(&(client, id)) = self.asked.get(&op) {
+                if let Some(Asked { client, id, .. }) = self.asked.get(&op) {
+                    let (client, id) = (*client, *id);
                     self.control.send(client, &Message::Progress { id, progress });
                 }
             }
             Action::Answer { op, outcome } => {
-                if let Some((client, id)) = self.asked.remove(&op) {
+                self.autosave.touch(self.now);
+                if let Some(asked) = self.asked.get_mut(&op) {
+                    let Asked { client, id, shutdown, .. } = *asked;
+                    self.changed_asked.insert(op);
                     let message = match outcome {
-                        Ok(outcomes) if self.shutdowns.contains(&op) => {
+                        Ok(outcomes) if shutdown => {
                             let answer = Answer::Killed { stopped: outcomes.len() as u32 };
                             Message::Done { id, answer }
                         }
@@ -64,6 +86,7 @@ impl Daemon {
                         Err(error) => Message::Error { id, error },
                     };
                     self.control.send(client, &message);
+                    asked.answer = Some(message);
                 }
             }
             Action::Exit => self.ending = Some(self.now + LAST_ANSWERS),
@@ -76,8 +99,10 @@ impl Daemon {
         let at = clock::wall();
         if kind == EventKind::Added {
             self.memories.begin(process, at);
+            self.autosave.begun();
         }
         if kind != EventKind::Message {
+            self.autosave.touch(self.now);
             let comma = if detail.is_empty() { "" } else { ": " };
             log::info!("{name}({}) {kind:?}{comma}{detail}", process.0);
         }

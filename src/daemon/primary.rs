@@ -5,19 +5,24 @@
 //! closes a listener, so no connection in its queue is lost.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::SeqCst;
 
 use mio::Registry;
+use serde::{Deserialize, Serialize};
 
 use super::children::Children;
-use super::share::{AppKey, Listener, Share, User};
+use super::share::{AppKey, Listener, Share, ShareRecord, User, is_at};
 use super::source::Progress;
 use crate::app::{App, Balance};
 use crate::node::{self, Handle, Place, Query};
 use crate::supervisor::ChildId;
-use crate::sys::socket;
+use crate::sys::board::{Board, FLIGHTS};
+use crate::sys::inherit;
+use crate::sys::kept::Kept;
+use crate::sys::socket::{self, LocalAddr};
 use crate::time::{Millis, Mono};
 
 /// Connections accepted in one visit.
@@ -32,6 +37,10 @@ const UNUSED: Millis = Millis(5_000);
 #[derive(Debug, Default)]
 pub struct Primary {
     shares: BTreeMap<ShareId, Share>,
+    /// Listening sockets that the service manager passed on, whether or not an app has asked for them.
+    adopted: Vec<(LocalAddr, Kept<OwnedFd>)>,
+    /// There are more of them than the journal says.
+    pub changed_adopted: bool,
     /// By app and what its workers call it.
     names: BTreeMap<(AppKey, String), ShareId>,
     by_listener: BTreeMap<u64, ShareId>,
@@ -42,7 +51,12 @@ pub struct Primary {
     unused: BTreeMap<ShareId, Option<Mono>>,
     next_share: u64,
     next_listener: u64,
-    next_seq: u64,
+    /// What outlives us about connections that are handed over.
+    board: Option<&'static Board>,
+    /// Shares that changed since the journal was last told.
+    pub changed: BTreeSet<u64>,
+    /// The same of workers.
+    pub changed_workers: BTreeSet<ChildId>,
 }
 
 /// One share, never reused.
@@ -58,8 +72,9 @@ struct InFlight {
 }
 
 /// A child in its part as a worker.
-#[derive(Debug, Default)]
-struct Worker {
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Worker {
     /// It must not accept yet.
     held: bool,
     /// It was told to accept no more.
@@ -67,9 +82,139 @@ struct Worker {
 }
 
 impl Primary {
+    /// With a board for what must outlive us.
+    pub fn new(board: &'static Board) -> Primary {
+        Primary { board: Some(board), ..Primary::default() }
+    }
+
+    /// Takes a listening socket into its care: the app that asks for its address gets it.
+    pub fn adopt(&mut self, address: LocalAddr, fd: OwnedFd) {
+        self.adopted.push((address, fd.into()));
+        self.changed_adopted = true;
+    }
+
+    /// Those, for the journal.
+    pub fn adopted(&self) -> Vec<RawFd> {
+        self.adopted.iter().map(|(_, fd)| fd.as_raw_fd()).collect()
+    }
+
     /// A child that may become a worker.
     pub fn join(&mut self, child: ChildId, held: bool) {
+        self.changed_workers.insert(child);
         self.workers.insert(child, Worker { held, draining: false });
+    }
+
+    /// A worker for the journal.
+    pub fn worker(&self, child: ChildId) -> Option<Worker> {
+        self.workers.get(&child).copied()
+    }
+
+    /// All shares, by number.
+    pub fn shares(&self) -> impl Iterator<Item = u64> + '_ {
+        self.shares.keys().map(|id| id.0)
+    }
+
+    /// Connections that are on their way or wait.
+    pub fn connections(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let waiting = self.shares.values().flat_map(|share| &share.waiting);
+        self.in_flight.values().map(|flight| &flight.connection).chain(waiting).map(AsRawFd::as_raw_fd)
+    }
+
+    /// A share for the journal.
+    pub fn record(&self, id: u64) -> Option<ShareRecord> {
+        self.shares.get(&ShareId(id)).map(Share::record)
+    }
+
+    /// The number of the next share.
+    pub fn next_share(&self) -> u64 {
+        self.next_share
+    }
+
+    /// Takes over what a daemon before us had: shares by number, workers, and connections that were on
+    /// their way. `found` are connections of which nobody knows how far they had come: not to a worker.
+    pub fn restore(
+        &mut self,
+        shares: BTreeMap<u64, ShareRecord>,
+        workers: BTreeMap<ChildId, Worker>,
+        next_share: u64,
+        found: Vec<OwnedFd>,
+    ) {
+        self.workers = workers;
+        for (id, record) in shares {
+            let share = Share::restore(record, &mut self.next_listener);
+            let id = ShareId(id);
+            self.next_share = self.next_share.max(id.0 + 1);
+            self.by_listener.extend(share.sockets.values().map(|listener| (listener.id, id)));
+            self.names.insert((share.app.clone(), share.key.clone()), id);
+            self.shares.insert(id, share);
+        }
+        self.next_share = self.next_share.max(next_share);
+        let flights = self.board.iter().flat_map(|board| &board.flights);
+        for flight in flights.filter(|flight| flight.seq.load(SeqCst) != 0) {
+            let (seq, worker) = (flight.seq.load(SeqCst), ChildId(flight.worker.load(SeqCst)));
+            let share = ShareId(flight.share.load(SeqCst));
+            let Ok(connection) = inherit::take(flight.fd.load(SeqCst)) else { continue };
+            if let Some(share) = self.shares.get_mut(&share) {
+                share.rota.given(worker.0);
+            }
+            self.in_flight.insert(seq, InFlight { share, worker, connection });
+        }
+        for connection in found {
+            let Ok(local) = socket::local_addr(connection.as_fd()) else { continue };
+            if let Some(share) = self.shares.values_mut().find(|share| share.is_of(&local)) {
+                share.waiting.push_back(connection);
+            }
+        }
+    }
+
+    /// After [`Self::restore`], once the children are there: workers take their turns again.
+    pub fn begin_again(&mut self, registry: &Registry, children: &mut Children) {
+        let ids: Vec<ShareId> = self.shares.keys().copied().collect();
+        for id in ids {
+            let Some(share) = self.shares.get_mut(&id) else { continue };
+            let gone: Vec<ChildId> =
+                share.users.keys().filter(|child| children.get(**child).is_none()).copied().collect();
+            for child in gone {
+                share.users.remove(&child);
+            }
+            if share.policy != Balance::Rr {
+                continue;
+            }
+            let users: Vec<ChildId> = share.users.keys().copied().collect();
+            for child in users {
+                if self.workers.get(&child).is_some_and(|worker| !worker.held && !worker.draining) {
+                    self.serve(registry, children, id, child);
+                }
+            }
+        }
+        let workers = self.in_flight.values().map(|flight| flight.worker);
+        let lost: Vec<ChildId> = workers.filter(|child| children.get(*child).is_none()).collect();
+        for child in lost {
+            self.gone(registry, children, child);
+        }
+        self.cover(registry, children);
+    }
+
+    /// A connection goes to a worker, and the next daemon shall know.
+    fn take_off(&mut self, share: ShareId, worker: ChildId, connection: &OwnedFd) -> u64 {
+        let Some(board) = self.board else { return 0 };
+        let seq = board.last_seq.fetch_add(1, SeqCst) + 1;
+        let flight = &board.flights[seq as usize % FLIGHTS];
+        if flight.seq.load(SeqCst) == 0 {
+            flight.fd.store(connection.as_raw_fd(), SeqCst);
+            flight.worker.store(worker.0, SeqCst);
+            flight.share.store(share.0, SeqCst);
+            flight.seq.store(seq, SeqCst);
+        }
+        seq
+    }
+
+    /// It has arrived, or is back.
+    fn landed(&self, seq: u64) {
+        if let Some(board) = self.board {
+            let flight = &board.flights[seq as usize % FLIGHTS];
+            let _ = flight.seq.compare_exchange(seq, 0, SeqCst, SeqCst);
+        }
     }
 
     /// A server of `child` wants to listen: answers it.
@@ -99,6 +244,7 @@ impl Primary {
         };
         let Some(share) = self.shares.get_mut(&answer) else { return };
         let slot = share.slot(instance);
+        self.changed.insert(answer.0);
         share.users.insert(child, User { slot, listens: false });
         let Some(listener) = share.sockets.get_mut(&slot) else { return };
         if share.policy == Balance::Rr {
@@ -130,11 +276,22 @@ impl Primary {
                 if self.names.keys().filter(|(app, _)| *app == name.0).count() >= ADDRESSES {
                     return Err(io::Error::from_raw_os_error(libc::EMFILE));
                 }
-                let share = Share::bind(app, query, &mut self.next_listener, instance)?;
+                let adopted = self.adopted.iter().find(|(address, _)| is_at(app, &query.place, address));
+                let share = match adopted {
+                    Some((address, _)) if self.shares.values().any(|share| share.is_adopted(address)) => {
+                        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+                    }
+                    Some((address, fd)) => {
+                        let fd = fd.try_clone()?;
+                        Share::adopt(app, query, &mut self.next_listener, address.clone(), fd)
+                    }
+                    None => Share::bind(app, query, &mut self.next_listener, instance)?,
+                };
                 let id = ShareId(self.next_share);
                 self.next_share += 1;
                 self.by_listener.extend(share.sockets.values().map(|listener| (listener.id, id)));
                 self.names.insert(name, id);
+                self.changed.insert(id.0);
                 self.shares.insert(id, share);
                 id
             }
@@ -148,6 +305,7 @@ impl Primary {
                 let fd = socket::bind_tcp(addr, addr.is_ipv6().then_some(v6only), true)?;
                 let listener = Listener::new(&mut self.next_listener, fd);
                 self.by_listener.insert(listener.id, id);
+                self.changed.insert(id.0);
                 share.sockets.insert(slot, listener);
             }
         }
@@ -156,8 +314,9 @@ impl Primary {
 
     /// A server of `child` listens.
     pub fn listening(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
-        for share in self.shares.values_mut() {
+        for (id, share) in &mut self.shares {
             if let Some(user) = share.users.get_mut(&child) {
+                self.changed.insert(id.0);
                 user.listens = true;
                 if let Some(listener) = share.sockets.get_mut(&user.slot) {
                     listener.listens |= share.policy != Balance::Rr;
@@ -174,6 +333,7 @@ impl Primary {
     pub fn promote(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
         let Some(worker) = self.workers.get_mut(&child) else { return };
         worker.held = false;
+        self.changed_workers.insert(child);
         children.send(registry, child, node::go(), None);
         let deals = |share: &Share| share.policy == Balance::Rr && share.users.contains_key(&child);
         let dealt: Vec<ShareId> =
@@ -194,12 +354,13 @@ impl Primary {
     ) -> bool {
         let Some(worker) = self.workers.get_mut(&child) else { return false };
         worker.draining = true;
+        self.changed_workers.insert(child);
         for share in self.shares.values_mut() {
             share.rota.leave(child.0);
         }
         self.cover(registry, children);
-        self.next_seq += 1;
-        let disconnect = node::disconnect(self.next_seq);
+        let seq = self.board.map_or(0, |board| board.last_seq.fetch_add(1, SeqCst) + 1);
+        let disconnect = node::disconnect(seq);
         children.send(registry, child, node::drain(grace), None)
             && children.send(registry, child, disconnect, None)
     }
@@ -217,6 +378,7 @@ impl Primary {
         if share.users.remove(&child).is_none() {
             return;
         }
+        self.changed.insert(id.0);
         share.rota.leave(child.0);
         if share.users.is_empty() {
             self.give_up(registry, id);
@@ -238,6 +400,7 @@ impl Primary {
             return;
         }
         let InFlight { share: id, connection, .. } = entry.remove();
+        self.landed(seq);
         let Some(share) = self.shares.get_mut(&id) else { return };
         share.rota.done(child.0);
         if !accepted {
@@ -278,7 +441,8 @@ impl Primary {
         let mut unanswered: Vec<(u64, InFlight)> =
             self.in_flight.extract_if(|_, flight| flight.worker == child).collect();
         unanswered.sort_by_key(|(seq, _)| *seq);
-        for (_, InFlight { share, connection, .. }) in unanswered {
+        for (seq, InFlight { share, connection, .. }) in unanswered {
+            self.landed(seq);
             if let Some(share) = self.shares.get_mut(&share) {
                 share.rota.done(child.0);
                 share.waiting.push_back(connection);
@@ -288,6 +452,9 @@ impl Primary {
         for (id, share) in &mut self.shares {
             let used = share.users.remove(&child).is_some();
             share.rota.leave(child.0);
+            if used {
+                self.changed.insert(id.0);
+            }
             if used || !share.waiting.is_empty() {
                 concerned.push((*id, share.app.clone()));
             }
@@ -391,18 +558,21 @@ impl Primary {
     /// Hands connections to workers: first those that came back, then those that wait in our listeners.
     /// What nobody can take now stays in the kernel's queue.
     fn deal(&mut self, registry: &Registry, children: &mut Children, id: ShareId) -> Progress {
-        let Some(share) = self.shares.get_mut(&id) else { return Progress::Drained };
         for _ in 0..ACCEPTS {
+            let Some(share) = self.shares.get_mut(&id) else { return Progress::Drained };
             let Some(worker) = share.next_worker(children) else { return Progress::Drained };
             let Some(connection) = share.waiting.pop_front().or_else(|| share.accept(registry)) else {
                 share.rota.put_back(worker.0);
                 return Progress::Drained;
             };
-            self.next_seq += 1;
-            let message = node::new_connection(&share.key, self.next_seq);
+            let key = share.key.clone();
+            let seq = self.take_off(id, worker, &connection);
+            let message = node::new_connection(&key, seq);
             if children.send(registry, worker, message, Some(connection.as_fd())) {
-                self.in_flight.insert(self.next_seq, InFlight { share: id, worker, connection });
+                self.in_flight.insert(seq, InFlight { share: id, worker, connection });
             } else {
+                self.landed(seq);
+                let Some(share) = self.shares.get_mut(&id) else { return Progress::Drained };
                 share.rota.done(worker.0);
                 share.rota.leave(worker.0);
                 share.waiting.push_front(connection);
@@ -423,6 +593,7 @@ impl Primary {
 
     fn give_up(&mut self, registry: &Registry, id: ShareId) {
         let Some(mut share) = self.shares.remove(&id) else { return };
+        self.changed.insert(id.0);
         self.names.remove(&(share.app.clone(), share.key.clone()));
         for listener in share.sockets.values_mut() {
             listener.unwatch(registry);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::event_loop::Daemon;
 use super::home::Stream;
+use super::record::Asked;
 use super::views::Sight;
 use crate::app::{App, Instances, SharedEnv};
-use crate::protocol::{Answer, Message, Outcome, Request, Verb};
+use crate::protocol::{Answer, Begin, Message, Outcome, Request, Revived, Verb};
 use crate::supervisor::{Command, Input, OpId, Process};
 use crate::sys::{clock, limits};
 
@@ -16,6 +17,11 @@ impl Daemon {
     /// Takes one request of a client.
     pub(super) fn request(&mut self, client: u64, request: Request) {
         let id = request.id;
+        if self.is_safe() && !request.verb.only_looks() {
+            let error = "refused: pmx is in safe mode, because it died again and again (see pmx.log and the \
+                         quarantine files in its home); pmx update leaves it";
+            return self.control.send(client, &Message::Error { id, error: error.to_string() });
+        }
         let command = match request.verb {
             Verb::Ping => return self.done(client, id, self.pong()),
             Verb::Subscribe => {
@@ -25,6 +31,10 @@ impl Daemon {
             Verb::List => {
                 let list = self.sight().list();
                 return self.done(client, id, Answer::List(list));
+            }
+            Verb::Health { app } => {
+                let health = self.health(app.as_deref());
+                return self.answer(client, id, health.map(|()| Answer::Healthy));
             }
             Verb::Describe { targets } => {
                 let details = self.details(&targets);
@@ -36,6 +46,14 @@ impl Daemon {
             }
             Verb::Start { apps, inherit, existing } => match self.checked(apps, inherit) {
                 Ok(apps) => Command::Start(apps, existing),
+                Err(error) => return self.control.send(client, &Message::Error { id, error }),
+            },
+            Verb::Dump => {
+                let saved = self.saved().map(Iterator::collect);
+                return self.answer(client, id, saved.map(Answer::Dump));
+            }
+            Verb::Resurrect { processes } => match self.revivable(processes) {
+                Ok(saved) => Command::Resurrect(saved),
                 Err(error) => return self.control.send(client, &Message::Error { id, error }),
             },
             Verb::Stop { targets } => Command::Stop(targets),
@@ -53,13 +71,22 @@ impl Daemon {
             }
             Verb::Signal { targets, signal } => Command::Signal(targets, signal),
             Verb::Kill => Command::Shutdown,
+            Verb::Update { program } => return self.update(client, id, program),
         };
         let op = self.new_op();
-        if command == Command::Shutdown {
-            self.shutdowns.insert(op);
+        let shutdown = command == Command::Shutdown;
+        if shutdown {
+            self.autosave_last();
+            self.manager.ending(self.now);
         }
-        self.asked.insert(op, (client, id));
+        self.asked.insert(op, Asked { client, id, shutdown, answer: None });
+        self.changed_asked.insert(op);
         self.supervisor.handle(self.now, Input::Command { op, command });
+    }
+
+    /// Whether too many daemons died too soon: then nothing is changed.
+    pub(super) fn is_safe(&self) -> bool {
+        self.board.safe.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// A number for an operation.
@@ -107,7 +134,7 @@ impl Daemon {
 
     /// The apps of a start, with what only the daemon knows: how many CPUs there are, and that many of
     /// them come from the same shell.
-    fn checked(&self, apps: Vec<App>, inherit: SharedEnv) -> Result<Vec<(Arc<App>, u32)>, String> {
+    pub(super) fn checked(&self, apps: Vec<App>, inherit: SharedEnv) -> Result<Vec<(Arc<App>, u32)>, String> {
         let mut known = self.supervisor.processes().map(|process| &process.app.inherit);
         let inherit = known.find(|env| **env == inherit).cloned().unwrap_or(inherit);
         let mut checked = Vec::new();
@@ -123,13 +150,28 @@ impl Daemon {
         Ok(checked)
     }
 
+    /// The processes of a saved list. Many of them come from the same shell.
+    fn revivable(&self, processes: Vec<Revived>) -> Result<Vec<(Arc<App>, u32, Begin)>, String> {
+        let mut shells: Vec<SharedEnv> = Vec::new();
+        let mut checked = Vec::new();
+        for Revived { mut app, instance, begin } in processes {
+            app.check()?;
+            match shells.iter().find(|env| **env == app.inherit) {
+                Some(known) => app.inherit = known.clone(),
+                None => shells.push(app.inherit.clone()),
+            }
+            checked.push((Arc::new(app), instance, begin));
+        }
+        Ok(checked)
+    }
+
     /// Empties log files. Children go on writing at their ends, which are the beginnings now.
     fn flush_logs(&mut self, targets: &[String]) -> Result<Vec<Outcome>, String> {
         let ids = match targets {
             [] => self.supervisor.processes().map(|process| process.id).collect(),
             _ => self.supervisor.select(targets)?,
         };
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut emptied) = (Vec::new(), Vec::new());
         if targets.is_empty() {
             truncate(&self.home.log())?;
         }
@@ -137,7 +179,11 @@ impl Daemon {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 truncate(&self.log_file(process, stream))?;
             }
+            emptied.push(process.id);
             outcomes.push(Outcome { id: process.id.0, name: process.app.name.clone(), failure: None });
+        }
+        for process in emptied {
+            self.children.emptied(process);
         }
         Ok(outcomes)
     }

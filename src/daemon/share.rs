@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use mio::{Interest, Registry};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::children::{self, Children};
@@ -15,6 +16,8 @@ use crate::app::{App, Balance, Text};
 use crate::cluster::Rota;
 use crate::node::{Family, Place, Query};
 use crate::supervisor::ChildId;
+use crate::sys::inherit;
+use crate::sys::kept::Kept;
 use crate::sys::socket::{self, LocalAddr};
 
 /// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
@@ -24,7 +27,7 @@ const DEPTH: u32 = 8;
 const BACKLOG: u32 = 511;
 
 /// What an app is known by: its listeners belong to all its instances.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct AppKey {
     namespace: String,
     pub(super) name: String,
@@ -52,6 +55,8 @@ pub(super) struct Share {
     pub(super) addr: Option<SocketAddr>,
     /// To be removed when the app lets go of it.
     pub(super) path: Option<PathBuf>,
+    /// Where its socket listens, if that is one that the service manager passed on.
+    adopted: Option<LocalAddr>,
     pub(super) policy: Balance,
     /// What the first worker sent along and all must get.
     pub(super) data: Value,
@@ -66,7 +71,7 @@ pub(super) struct Share {
 }
 
 /// A worker that has a share open.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct User {
     pub(super) slot: u32,
     /// Its server said so.
@@ -77,7 +82,7 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) id: u64,
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Kept<OwnedFd>,
     /// Somebody has called listen(2) on it.
     pub(super) listens: bool,
     /// We accept from it.
@@ -86,11 +91,30 @@ pub(super) struct Listener {
     pub(super) ready: bool,
 }
 
+/// A share for the journal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShareRecord {
+    app: AppKey,
+    key: String,
+    place: Place,
+    addr: Option<SocketAddr>,
+    path: Option<Text>,
+    policy: Balance,
+    #[serde(default)]
+    data: Value,
+    backlog: u32,
+    /// Slot, fd, and whether it listens.
+    pub(super) sockets: Vec<(u32, RawFd, bool)>,
+    users: Vec<(ChildId, User)>,
+    #[serde(default)]
+    adopted: bool,
+}
+
 impl Listener {
     pub(super) fn new(next: &mut u64, fd: OwnedFd) -> Listener {
         let id = *next;
         *next += 1;
-        Listener { id, fd, listens: false, watched: false, ready: false }
+        Listener { id, fd: fd.into(), listens: false, watched: false, ready: false }
     }
 
     pub(super) fn watch(&mut self, registry: &Registry) {
@@ -110,24 +134,48 @@ impl Listener {
 }
 
 impl Share {
-    /// Binds the first socket of an address. Without SO_REUSEPORT at first, so that a stranger on it
-    /// is noticed; the option comes after, for the sockets of the other slots.
-    pub(super) fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
-        let backlog = query.backlog.unwrap_or(BACKLOG);
-        let mut share = Share {
+    fn new(app: &App, query: &Query) -> Share {
+        Share {
             app: AppKey::of(app),
             key: query.key.clone(),
             place: query.place.clone(),
             addr: None,
             path: None,
+            adopted: None,
             policy: app.balance,
             data: query.data.clone(),
-            backlog,
+            backlog: query.backlog.unwrap_or(BACKLOG),
             sockets: BTreeMap::new(),
             users: BTreeMap::new(),
             rota: Rota::default(),
             waiting: VecDeque::new(),
-        };
+        }
+    }
+
+    /// An address whose socket the service manager passed on. There is this one only, and others like it
+    /// could not be bound by somebody else than it; so we deal its connections out.
+    pub(super) fn adopt(app: &App, query: &Query, next: &mut u64, address: LocalAddr, fd: OwnedFd) -> Share {
+        let mut share = Share::new(app, query);
+        if share.policy == Balance::Reuseport {
+            share.policy = Balance::Rr;
+        }
+        if let LocalAddr::Inet(addr) = address {
+            share.addr = Some(addr);
+        }
+        share.adopted = Some(address);
+        share.sockets.insert(0, Listener::new(next, fd));
+        share
+    }
+
+    /// Whether its socket is the one passed on for `address`.
+    pub(super) fn is_adopted(&self, address: &LocalAddr) -> bool {
+        self.adopted.as_ref() == Some(address)
+    }
+
+    /// Binds the first socket of an address. Without SO_REUSEPORT at first, so that a stranger on it
+    /// is noticed; the option comes after, for the sockets of the other slots.
+    pub(super) fn bind(app: &App, query: &Query, next: &mut u64, instance: u32) -> io::Result<Share> {
+        let mut share = Share::new(app, query);
         let fd = match &query.place {
             Place::Tcp { ip, port, v6only } => {
                 let fd = bind_tcp(*ip, *port, *v6only)?;
@@ -165,6 +213,65 @@ impl Share {
         Ok(share)
     }
 
+    /// For the journal.
+    pub(super) fn record(&self) -> ShareRecord {
+        ShareRecord {
+            app: self.app.clone(),
+            key: self.key.clone(),
+            place: self.place.clone(),
+            addr: self.addr,
+            path: self.path.as_deref().map(Text::from),
+            policy: self.policy,
+            data: self.data.clone(),
+            backlog: self.backlog,
+            sockets: self.sockets.iter().map(|(slot, l)| (*slot, l.fd.as_raw_fd(), l.listens)).collect(),
+            users: self.users.iter().map(|(child, user)| (*child, user.clone())).collect(),
+            adopted: self.adopted.is_some(),
+        }
+    }
+
+    /// What a daemon before us had bound. Sockets that are gone are bound again when they are asked for.
+    pub(super) fn restore(record: ShareRecord, next: &mut u64) -> Share {
+        let mut sockets = BTreeMap::new();
+        for (slot, fd, listens) in record.sockets {
+            match inherit::take(fd) {
+                Ok(fd) => {
+                    let mut listener = Listener::new(next, fd);
+                    listener.listens = listens;
+                    sockets.insert(slot, listener);
+                }
+                Err(error) => log::error!("take over a socket of {}: {error}", record.key),
+            }
+        }
+        let local = |listener: &Listener| socket::local_addr(listener.fd.as_fd()).ok();
+        Share {
+            app: record.app,
+            key: record.key,
+            place: record.place,
+            addr: record.addr,
+            path: record.path.map(|path| path.path().to_path_buf()),
+            adopted: sockets.values().next().filter(|_| record.adopted).and_then(local),
+            policy: record.policy,
+            data: record.data,
+            backlog: record.backlog,
+            sockets,
+            users: record.users.into_iter().collect(),
+            rota: Rota::default(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Whether a connection with this local address came in by one of its sockets.
+    pub(super) fn is_of(&self, local: &LocalAddr) -> bool {
+        match (local, self.addr, &self.path) {
+            (LocalAddr::Inet(local), Some(addr), _) => {
+                local.port() == addr.port() && (addr.ip().is_unspecified() || addr.ip() == local.ip())
+            }
+            (LocalAddr::Unix(local), None, Some(path)) => local == path,
+            _ => false,
+        }
+    }
+
     /// The slot whose socket a worker of this instance gets.
     pub(super) fn slot(&self, instance: u32) -> u32 {
         match self.policy {
@@ -197,6 +304,20 @@ impl Share {
             self.rota.done(worker.0);
             self.rota.leave(worker.0);
         }
+    }
+}
+
+/// Whether a worker that wants to listen at `place` means `address`.
+pub(super) fn is_at(app: &App, place: &Place, address: &LocalAddr) -> bool {
+    match (place, address) {
+        (Place::Tcp { ip: Some(ip), port, .. }, LocalAddr::Inet(addr)) => {
+            *addr == SocketAddr::new(*ip, *port)
+        }
+        (Place::Tcp { ip: None, port, .. }, LocalAddr::Inet(addr)) => {
+            addr.ip().is_unspecified() && addr.port() == *port
+        }
+        (Place::Unix { path, .. }, LocalAddr::Unix(bound)) => app.cwd.path().join(path) == *bound,
+        _ => false,
     }
 }
 

@@ -16,14 +16,22 @@ pub enum Source {
     Stderr(ChildId),
     /// A child's Node channel.
     Channel(ChildId),
+    /// A child that is neither our own nor our keeper's.
+    Orphan(ChildId),
+    /// The keeper has something to tell.
+    Wake,
     /// The daemon's own signals.
     Signals,
+    /// The keeper is gone.
+    Keeper,
     /// A listening socket whose connections the daemon accepts.
     Listener(u64),
     /// The control socket.
     Control,
     /// A client of the control socket.
     Client(u64),
+    /// Our own stdout (1) or stderr (2).
+    Sink(u64),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -39,6 +47,10 @@ impl Source {
             Source::Listener(id) => (4, id),
             Source::Control => (5, 0),
             Source::Client(id) => (6, id),
+            Source::Sink(fd) => (7, fd),
+            Source::Orphan(child) => (8, child.0),
+            Source::Wake => (9, 0),
+            Source::Keeper => (10, 0),
         };
         debug_assert!(id < 1 << KIND_SHIFT);
         Token((kind << KIND_SHIFT | id) as usize)
@@ -56,6 +68,10 @@ impl Source {
             4 => Source::Listener(id),
             5 => Source::Control,
             6 => Source::Client(id),
+            7 => Source::Sink(id),
+            8 => Source::Orphan(ChildId(id)),
+            9 => Source::Wake,
+            10 => Source::Keeper,
             _ => return None,
         })
     }
@@ -88,6 +104,10 @@ mod tests {
             Source::Listener(7),
             Source::Control,
             Source::Client(8),
+            Source::Sink(2),
+            Source::Orphan(child),
+            Source::Wake,
+            Source::Keeper,
         ] {
             assert_eq!(Source::from_token(source.token()), Some(source));
         }

@@ -1,6 +1,8 @@
 //! What clients see of the processes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use super::children::{Child, Children};
 use super::home::{Home, Stream};
@@ -11,7 +13,8 @@ use crate::sys::proc;
 use crate::time::{Mono, Wall};
 
 /// What is remembered of a process for people; nothing is decided by it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     created: Wall,
     exits: VecDeque<Exit>,
@@ -20,18 +23,48 @@ pub struct Memory {
 
 /// The memories, by process.
 #[derive(Debug, Default)]
-pub struct Memories(BTreeMap<ProcId, Memory>);
+pub struct Memories {
+    memories: BTreeMap<ProcId, Memory>,
+    /// Changed since the journal was last told.
+    pub changed: BTreeSet<ProcId>,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { created: Wall(0), exits: VecDeque::new(), last_lines: Vec::new() }
+    }
+}
 
 impl Memories {
+    /// For the journal.
+    pub fn get(&self, process: ProcId) -> Option<&Memory> {
+        self.memories.get(&process)
+    }
+
+    /// All processes that something is remembered of.
+    pub fn processes(&self) -> impl Iterator<Item = ProcId> + '_ {
+        self.memories.keys().copied()
+    }
+
+    /// What a daemon before us remembered.
+    pub fn restore(&mut self, process: ProcId, memory: Option<Memory>) {
+        match memory {
+            Some(memory) => self.memories.insert(process, memory),
+            None => self.memories.remove(&process),
+        };
+    }
+
     /// A new process, or one whose counters were reset.
     pub fn begin(&mut self, process: ProcId, at: Wall) {
         let fresh = Memory { created: at, exits: VecDeque::new(), last_lines: Vec::new() };
-        self.0.entry(process).and_modify(|memory| memory.created = at).or_insert(fresh);
+        self.changed.insert(process);
+        self.memories.entry(process).and_modify(|memory| memory.created = at).or_insert(fresh);
     }
 
     /// A process that was deleted.
     pub fn forget(&mut self, process: ProcId) {
-        self.0.remove(&process);
+        self.changed.insert(process);
+        self.memories.remove(&process);
     }
 
     /// The end of a child.
@@ -44,7 +77,8 @@ impl Memories {
         at: Wall,
         now: Mono,
     ) {
-        let Some(memory) = self.0.get_mut(&process) else { return };
+        let Some(memory) = self.memories.get_mut(&process) else { return };
+        self.changed.insert(process);
         if memory.exits.len() == Detail::EXITS {
             memory.exits.pop_front();
         }
@@ -114,7 +148,7 @@ impl Sight<'_> {
     /// All facts of a process.
     pub fn detail(&mut self, process: &Process) -> Detail {
         let view = self.view(process);
-        let memory = self.memories.0.get(&process.id);
+        let memory = self.memories.get(process.id);
         let mut app = (*process.app).clone();
         app.inherit = Default::default();
         let path = |stream| self.home.log_file(&process.app, process.id.0, stream).display().to_string();

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One `queryServer`.
@@ -18,7 +19,7 @@ pub struct Query {
 }
 
 /// What is to be bound.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Place {
     /// A TCP port. `ip` `None`: any address, both families where the system has both.
     Tcp {
@@ -56,7 +57,7 @@ pub enum Place {
 }
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,

@@ -12,7 +12,8 @@ pub use view::{Child, Detail, Exit, Status, View};
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::{App, Changes, SharedEnv};
+use crate::app::dump::Saved;
+use crate::app::{App, Changes, SharedEnv, Text};
 use crate::time::Wall;
 
 /// The version that both ends must speak.
@@ -25,6 +26,9 @@ pub struct Request {
     pub v: u32,
     /// Chosen by the client; repeated in every answer.
     pub id: u64,
+    /// Sent a second time, after [`Message::Resumed`]: it is ignored if the first one arrived after all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// What is asked for.
     #[serde(flatten)]
     pub verb: Verb,
@@ -52,6 +56,14 @@ pub enum Verb {
         inherit: SharedEnv,
         /// What to do about a process with the same name and script.
         existing: Existing,
+    },
+    /// Everything that was declared, as it is written to disk. Answered by [`Answer::Dump`].
+    Dump,
+    /// Put back what is missing of a saved list. What is there is left as it is. Answered by
+    /// [`Answer::Outcomes`] for what was started, once it is online.
+    Resurrect {
+        /// The processes; all are checked before the first is started.
+        processes: Vec<Revived>,
     },
     /// Stop, and keep in the list. Each target is `all`, an id, a name or a namespace.
     Stop {
@@ -106,10 +118,35 @@ pub enum Verb {
         /// Which ones.
         targets: Vec<String>,
     },
+    /// Is everything online, and not about to end? Answered by [`Answer::Healthy`], or the reason why not.
+    Health {
+        /// Only this app.
+        #[serde(default)]
+        app: Option<String>,
+    },
     /// From now on send events on this connection.
     Subscribe,
     /// Stop every process and end the daemon. Answered when all are gone.
     Kill,
+    /// Become another program, or the same anew, with everything as it is. Answered by [`Answer::Updated`],
+    /// on the same connection.
+    Update {
+        /// The path of the program.
+        program: Text,
+    },
+}
+
+impl Verb {
+    /// Whether it changes nothing, or leads out of a daemon that may change nothing.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Verb::Ping | Verb::List | Verb::Describe { .. } | Verb::Subscribe | Verb::Dump => true,
+            Verb::Kill | Verb::Update { .. } | Verb::Health { .. } => true,
+            Verb::Start { .. } | Verb::Stop { .. } | Verb::Restart { .. } | Verb::Reload { .. } => false,
+            Verb::Scale { .. } | Verb::Delete { .. } | Verb::Reset { .. } | Verb::Signal { .. } => false,
+            Verb::Flush { .. } | Verb::Resurrect { .. } => false,
+        }
+    }
 }
 
 /// What `start` does about a process that has the same name and script.
@@ -122,6 +159,29 @@ pub enum Existing {
     Force,
     /// Restart it with the new declaration (a declaration file is started again).
     Restart,
+}
+
+/// One process of a saved list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revived {
+    /// What it runs.
+    pub app: App,
+    /// Its place among the instances of its app: it is missing if nobody has that.
+    pub instance: u32,
+    /// How it comes back.
+    pub begin: Begin,
+}
+
+/// How a process of a saved list comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Begin {
+    /// Started.
+    Up,
+    /// In the list, and not started.
+    Stopped,
+    /// In the list as errored: it cannot run, and this is why.
+    Errored(String),
 }
 
 /// A new number of instances.
@@ -163,6 +223,12 @@ pub enum Message {
     },
     /// Something happened to a process; only after [`Verb::Subscribe`].
     Event(Event),
+    /// Another daemon has taken over, on the same connection. Requests that are not among these are lost,
+    /// and are to be sent again.
+    Resumed {
+        /// The requests that it will answer.
+        pending: Vec<u64>,
+    },
 }
 
 /// One step of an operation that is under way.
@@ -193,6 +259,21 @@ pub enum Answer {
     Details(Vec<Detail>),
     /// To everything that acts on processes: one entry per process.
     Outcomes(Vec<Outcome>),
+    /// To [`Verb::Health`].
+    Healthy,
+    /// To [`Verb::Dump`], by id.
+    Dump(Vec<Saved>),
+    /// To [`Verb::Update`].
+    Updated {
+        /// The version that was.
+        from: String,
+        /// The version that is.
+        to: String,
+        /// The new daemon's process id.
+        pid: u32,
+        /// How many children it took over.
+        kept: u32,
+    },
     /// To [`Verb::Kill`]: how many processes were stopped.
     Killed {
         /// So many.

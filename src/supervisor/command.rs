@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::action::Action;
 use super::operation::{Goal, Settled};
-use super::process::{Desired, Process, State, same_app};
+use super::process::{Beside, Desired, Leaving, Phase, Process, State, same_app};
 use super::restart::Record;
-use super::{Command, Ending, OpId, ProcId, Supervisor};
+use super::{Command, Ending, OpId, ProcId, Supervisor, TimerKey};
 use crate::app::{App, Changes};
-use crate::protocol::{EventKind, Existing, Outcome, Scale};
-use crate::time::Mono;
+use crate::protocol::{Begin, EventKind, Existing, Outcome, Scale};
+use crate::time::{Millis, Mono};
 
 /// The most processes one daemon manages.
 pub const MAX_PROCESSES: usize = 100_000;
@@ -19,12 +19,18 @@ impl Supervisor {
     /// Begins a command. It is answered exactly once, now or when the last of its processes settles.
     pub(super) fn command(&mut self, now: Mono, op: OpId, command: Command) {
         let refused = match command {
-            Command::Shutdown => {
-                self.shut_down(now, op);
+            Command::Shutdown | Command::ShutdownGently => {
+                self.shut_down(now, op, command == Command::ShutdownGently);
+                Ok(())
+            }
+            Command::Hasten(patience) => {
+                self.hasten(now, patience);
+                self.answer_at_once(op, &[]);
                 Ok(())
             }
             _ if self.ending != Ending::No => Err("the daemon is shutting down".to_string()),
             Command::Start(apps, existing) => self.start(now, op, apps, existing),
+            Command::Resurrect(saved) => self.resurrect(now, op, saved),
             Command::Stop(targets) => self.stop(now, op, &targets, Desired::Down),
             Command::Delete(targets) => self.stop(now, op, &targets, Desired::Gone),
             Command::Restart(targets, changes) => self.restart(now, op, &targets, &changes),
@@ -105,7 +111,7 @@ impl Supervisor {
             }
             let missing = if present.is_empty() { count } else { 0 };
             targets.extend(present);
-            targets.extend((0..missing).map(|_| self.add(app.clone())));
+            targets.extend(self.add(&app, missing));
         }
         self.open(op, Goal::Up, &targets);
         for id in targets {
@@ -115,11 +121,47 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Adds a process of `app`, down, with the lowest free instance number.
-    fn add(&mut self, app: Arc<App>) -> ProcId {
+    /// Adds what is missing of a saved list, in its order. Asking twice changes nothing: an app and an
+    /// instance number are one process, whatever became of it.
+    fn resurrect(&mut self, now: Mono, op: OpId, saved: Vec<(Arc<App>, u32, Begin)>) -> Result<(), String> {
+        if self.processes.len() + saved.len() > MAX_PROCESSES {
+            return Err(format!("resurrect: more than {MAX_PROCESSES} processes"));
+        }
+        let mut started = Vec::new();
+        for (app, instance, begin) in saved {
+            if self.processes.values().any(|p| p.instance == instance && same_app(&p.app, &app)) {
+                continue;
+            }
+            let id = self.add_as(app, instance);
+            match begin {
+                Begin::Up => started.push(id),
+                Begin::Stopped => {}
+                Begin::Errored(reason) => {
+                    if let Some(process) = self.processes.get_mut(&id) {
+                        process.state = State::Errored;
+                        process.reason = Some(reason.clone());
+                    }
+                    self.publish(id, EventKind::Errored, reason);
+                }
+            }
+        }
+        self.open(op, Goal::Up, &started);
+        for id in started {
+            self.restart_process(now, id, Some(op));
+        }
+        self.close_if_done(op);
+        Ok(())
+    }
+
+    /// Adds processes of `app`, down, with the lowest free instance numbers.
+    fn add(&mut self, app: &Arc<App>, count: u32) -> Vec<ProcId> {
         let taken: BTreeSet<u32> =
-            self.processes.values().filter(|p| same_app(&p.app, &app)).map(|p| p.instance).collect();
-        let instance = (0..).find(|n| !taken.contains(n)).unwrap_or_default();
+            self.processes.values().filter(|p| same_app(&p.app, app)).map(|p| p.instance).collect();
+        let free = (0..).filter(|n| !taken.contains(n)).take(count as usize);
+        free.map(|instance| self.add_as(app.clone(), instance)).collect()
+    }
+
+    fn add_as(&mut self, app: Arc<App>, instance: u32) -> ProcId {
         let id = ProcId(self.next_process);
         self.next_process += 1;
         let process = Process {
@@ -131,6 +173,7 @@ impl Supervisor {
             beside: None,
             record: Record::default(),
             reason: None,
+            unknown: serde_json::Map::new(),
         };
         self.processes.insert(id, process);
         self.publish(id, EventKind::Added, "");
@@ -154,7 +197,7 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.desired = Desired::Up;
         process.record.unstable = 0;
-        process.record.backoff = crate::time::Millis(0);
+        process.record.backoff = Millis(0);
         process.reason = None;
         match process.state {
             State::Stopped | State::Errored | State::Waiting => self.start_child(now, id),
@@ -246,7 +289,7 @@ impl Supervisor {
             return Err(format!("scale {name}: more than {MAX_PROCESSES} processes"));
         }
         if want >= have {
-            let added: Vec<ProcId> = (have..want).map(|_| self.add(app.clone())).collect();
+            let added = self.add(&app, want - have);
             self.open(op, Goal::Up, &added);
             for id in added {
                 self.restart_process(now, id, Some(op));
@@ -293,7 +336,7 @@ impl Supervisor {
         self.actions.push_back(Action::Answer { op, outcome: Ok(outcomes) });
     }
 
-    fn shut_down(&mut self, now: Mono, op: OpId) {
+    fn shut_down(&mut self, now: Mono, op: OpId, drain: bool) {
         let all: Vec<ProcId> = self.processes.keys().copied().collect();
         self.open(op, Goal::Down, &all);
         if self.ending == Ending::No {
@@ -301,9 +344,31 @@ impl Supervisor {
         }
         // Whoever asks for it a second time waits for the same end.
         for id in all {
-            self.bring_down(now, id, Desired::Down, false);
+            self.bring_down(now, id, Desired::Down, drain);
         }
         self.close_if_done(op);
+    }
+
+    fn hasten(&mut self, now: Mono, patience: Millis) {
+        let leaving = self.processes.values().flat_map(|process| {
+            let current = match process.state {
+                State::Stopping(leaving) => Some(leaving),
+                _ => None,
+            };
+            let beside = match process.beside {
+                Some(Beside::Rejected { leaving, .. } | Beside::Retiring(leaving)) => Some(leaving),
+                Some(Beside::Candidate { .. }) | None => None,
+            };
+            // One that got SIGKILL has a deadline of another kind.
+            current.into_iter().chain(beside).filter(|leaving| leaving.phase != Phase::Killed)
+        });
+        for Leaving { child, .. } in leaving.collect::<Vec<_>>() {
+            self.drained(now, child);
+            let key = TimerKey::Kill(child);
+            if self.timers.deadline(key).is_some_and(|due| due > now + patience) {
+                self.timers.arm(key, now + patience);
+            }
+        }
     }
 
     /// Once everything is down, the daemon ends.
@@ -312,6 +377,86 @@ impl Supervisor {
         if !self.operations.contains_key(&op) && !self.processes.values().any(Process::is_alive) {
             self.ending = Ending::Done;
             self.actions.push_back(Action::Exit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Input;
+    use super::*;
+    use crate::protocol::Status;
+
+    fn app(name: &str, script: &str) -> Arc<App> {
+        let mut app = App { name: name.to_string(), ..App::default() };
+        app.command.script = script.into();
+        Arc::new(app)
+    }
+
+    /// Sends a command and lets every child come up. Gives the answer.
+    fn tell(supervisor: &mut Supervisor, command: Command) -> Result<Vec<u32>, String> {
+        let op = OpId(supervisor.next_child + 1000);
+        let mut answer = None;
+        supervisor.handle(Mono(0), Input::Command { op, command });
+        while let Some(action) = supervisor.next_action() {
+            match action {
+                Action::Spawn { child, .. } => supervisor.handle(Mono(0), Input::Spawned { child }),
+                Action::Answer { outcome, .. } => answer = Some(outcome),
+                _ => {}
+            }
+        }
+        answer.expect("an answer").map(|outcomes| outcomes.iter().map(|outcome| outcome.id).collect())
+    }
+
+    #[test]
+    fn resurrect_adds_what_is_missing_and_nothing_else() {
+        use Begin::{Errored, Stopped, Up};
+        use Status::Online;
+        let gone = || Errored("script /a: no such file".to_string());
+        type Row =
+            (Vec<(&'static str, &'static str, u32, Begin)>, Vec<u32>, Vec<(&'static str, u32, Status)>);
+        let rows: [Row; 5] = [
+            (vec![], vec![], vec![]),
+            // In the order of the list, each as it was.
+            (
+                vec![("b", "/b", 1, Up), ("a", "/a", 0, Stopped), ("c", "/c", 0, gone())],
+                vec![0],
+                vec![("b", 1, Online), ("a", 0, Status::Stopped), ("c", 0, Status::Errored)],
+            ),
+            // Twice the same is one process, whatever became of it.
+            (
+                vec![("a", "/a", 0, Up), ("a", "/a", 0, Up), ("a", "/a", 1, Up)],
+                vec![0, 1],
+                vec![("a", 0, Online), ("a", 1, Online)],
+            ),
+            (vec![("a", "/a", 0, Stopped), ("a", "/a", 0, Up)], vec![], vec![("a", 0, Status::Stopped)]),
+            // Two apps of one name, as `start -f` makes them.
+            (
+                vec![("a", "/a", 0, Up), ("a", "/b", 0, Up)],
+                vec![0, 1],
+                vec![("a", 0, Online), ("a", 0, Online)],
+            ),
+        ];
+        for (list, started, expected) in rows {
+            let mut supervisor = Supervisor::default();
+            let command = || {
+                let list = list.iter().map(|(name, script, n, begin)| (app(name, script), *n, begin.clone()));
+                Command::Resurrect(list.collect())
+            };
+            let shown = |supervisor: &Supervisor| {
+                let shown = supervisor.processes().map(|p| (p.app.name.clone(), p.instance, p.status()));
+                shown.collect::<Vec<_>>()
+            };
+            let expected: Vec<_> =
+                expected.into_iter().map(|(name, n, s)| (name.to_string(), n, s)).collect();
+            assert_eq!(tell(&mut supervisor, command()), Ok(started), "{list:?}");
+            assert_eq!(shown(&supervisor), expected, "{list:?}");
+            assert_eq!(tell(&mut supervisor, command()), Ok(vec![]), "{list:?} again");
+            assert_eq!(shown(&supervisor), expected, "{list:?} again");
+            for process in supervisor.processes().filter(|p| p.status() == Status::Errored) {
+                assert_eq!(process.reason.as_deref(), Some("script /a: no such file"));
+                assert!(process.is_meant_to_run(), "it is tried again after the next reboot");
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{ChildId, OpId};
 use crate::app::{App, Changes};
-use crate::protocol::{Existing, Scale};
+use crate::protocol::{Begin, Existing, Scale};
+use crate::time::Millis;
 
 /// A command or a fact.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +72,8 @@ pub struct End {
 pub enum Command {
     /// Add apps, each with its number of instances, and start them.
     Start(Vec<(Arc<App>, u32)>, Existing),
+    /// Add what is missing of a saved list: apps, their instance numbers, and how each begins.
+    Resurrect(Vec<(Arc<App>, u32, Begin)>),
     /// Stop and keep.
     Stop(Vec<String>),
     /// Stop and start.
@@ -87,4 +90,8 @@ pub enum Command {
     Signal(Vec<String>, i32),
     /// Stop all and end.
     Shutdown,
+    /// The same, and who serves a shared port finishes its connections first.
+    ShutdownGently,
+    /// What is on its way out has so long until SIGKILL at the most.
+    Hasten(Millis),
 }

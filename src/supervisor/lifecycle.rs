@@ -269,7 +269,7 @@ impl Supervisor {
                 self.next_process = 0;
             }
         }
-        if !self.processes.values().any(|p| same_app(&p.app, &app) && !p.is_down()) {
+        if !self.processes.values().any(|p| !p.is_down() && same_app(&p.app, &app)) {
             self.actions.push_back(Action::Release { app });
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! `process` holds the states, `lifecycle` what moves a process between them, `reload` how one child
 //! replaces another, `restart` the policy after an end, `operation` the requests in progress,
-//! `command` what clients may ask for.
+//! `command` what clients may ask for, `record` what must outlive the process.
 
 mod action;
 mod command;
@@ -11,23 +11,27 @@ mod input;
 mod lifecycle;
 mod operation;
 mod process;
+mod record;
 mod reload;
 mod restart;
+mod table;
 mod timers;
 
 pub use action::Action;
 pub use input::{Command, End, Input};
 pub use operation::Operation;
 pub use process::{Beside, Desired, Leaving, Phase, Process, State, same_app};
+pub use record::{Change, Counters};
 pub use restart::{BACKOFF_CAP, Record};
 pub use timers::{TimerKey, Timers};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::EventKind;
+use crate::protocol::{EventKind, Outcome};
 use crate::time::{Millis, Mono};
+use table::Table;
 
 /// The id that people see (pm2's `pm_id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,9 +61,9 @@ enum Ending {
 }
 
 /// All processes, and what is under way.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Supervisor {
-    processes: BTreeMap<ProcId, Process>,
+    processes: Table,
     /// Who a living child belongs to.
     owners: BTreeMap<ChildId, ProcId>,
     operations: BTreeMap<OpId, Operation>,
@@ -69,6 +73,27 @@ pub struct Supervisor {
     ending: Ending,
     #[serde(skip)]
     actions: VecDeque<Action>,
+    /// Operations that changed since the journal was last told.
+    #[serde(skip)]
+    changed_operations: BTreeSet<OpId>,
+    /// Outcomes of the same, of operations of which nothing else changed: one of thousands is not told anew
+    /// with each.
+    #[serde(skip)]
+    settled: Vec<(OpId, Outcome)>,
+    /// The counters as the journal knows them.
+    #[serde(skip)]
+    recorded: Option<Counters>,
+}
+
+impl PartialEq for Supervisor {
+    fn eq(&self, other: &Supervisor) -> bool {
+        self.processes == other.processes
+            && self.owners == other.owners
+            && self.operations == other.operations
+            && self.timers == other.timers
+            && self.counters() == other.counters()
+            && self.actions == other.actions
+    }
 }
 
 impl Supervisor {

@@ -151,6 +151,7 @@ impl Supervisor {
     ) {
         let total = (queue.len() + active.len()) as u32;
         let operation = Operation { goal, queue, active, parallel, outcomes: Vec::new(), total, changes };
+        self.changed_operations.insert(op);
         let previous = self.operations.insert(op, operation);
         debug_assert!(previous.is_none(), "an operation id was reused");
     }
@@ -159,6 +160,7 @@ impl Supervisor {
     pub(super) fn close_if_done(&mut self, op: OpId) {
         let done = self.operations.get(&op).is_some_and(|o| o.queue.is_empty() && o.active.is_empty());
         if done && let Some(mut operation) = self.operations.remove(&op) {
+            self.changed_operations.insert(op);
             operation.outcomes.sort_by_key(|outcome| outcome.id);
             self.actions.push_back(Action::Answer { op, outcome: Ok(operation.outcomes) });
         }
@@ -177,6 +179,7 @@ impl Supervisor {
         let mut concerned = Vec::new();
         for (&op, operation) in &mut self.operations {
             if matches!(settled, Settled::Stopping(_)) && operation.queue.contains(&id) {
+                self.changed_operations.insert(op);
                 operation.queue.retain(|queued| *queued != id);
                 operation.active.insert(id);
             }
@@ -186,6 +189,9 @@ impl Supervisor {
             let Some(failure) = operation.goal.judge(op, &settled) else { continue };
             concerned.push((op, failure.is_some() && operation.goal == Goal::Replaced));
             let progress = operation.settle(process, failure);
+            if !self.changed_operations.contains(&op) {
+                self.settled.push((op, progress.outcome.clone()));
+            }
             self.actions.push_back(Action::Progress { op, progress });
         }
         for (op, reload_failed) in concerned {
@@ -197,9 +203,19 @@ impl Supervisor {
         }
     }
 
+    /// Takes in one outcome that is on record.
+    pub(super) fn restore_outcome(&mut self, op: OpId, outcome: Outcome) {
+        if let Some(operation) = self.operations.get_mut(&op)
+            && operation.active.remove(&ProcId(outcome.id))
+        {
+            operation.outcomes.push(outcome);
+        }
+    }
+
     /// A reload stops at the first failure: what was not begun is left as it is.
     fn abandon_queue(&mut self, op: OpId) {
         let Some(operation) = self.operations.get_mut(&op) else { return };
+        self.changed_operations.insert(op);
         for id in std::mem::take(&mut operation.queue) {
             if let Some(process) = self.processes.get(&id) {
                 operation.settle(process, Some(failure("not reloaded, because another instance failed")));
@@ -213,6 +229,7 @@ impl Supervisor {
             && operation.active.len() < operation.parallel
             && let Some(process) = operation.queue.pop_front()
         {
+            self.changed_operations.insert(op);
             operation.active.insert(process);
             let changes = operation.changes.clone();
             self.begin_replacement(now, op, process, &changes);

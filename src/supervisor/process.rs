@@ -136,11 +136,17 @@ pub struct Process {
     /// What is.
     pub state: State,
     /// The second child, if there is one.
+    #[serde(default)]
     pub beside: Option<Beside>,
     /// How it has fared.
+    #[serde(default)]
     pub record: Record,
     /// Why it is not online, when there is something to say.
+    #[serde(default)]
     pub reason: Option<String>,
+    /// What a later version noted and this one does not know.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// When a child counts as ready.
@@ -172,6 +178,12 @@ impl Process {
     /// Nothing lives and nothing is due.
     pub fn is_down(&self) -> bool {
         matches!(self.state, State::Stopped | State::Errored) && self.beside.is_none()
+    }
+
+    /// Whether it is to run again after a reboot: it was not stopped and is not done. What was given up
+    /// is tried again.
+    pub fn is_meant_to_run(&self) -> bool {
+        self.desired == Desired::Up || self.state == State::Errored
     }
 
     /// When the first child of a start counts as ready.
@@ -214,5 +226,6 @@ impl Process {
 
 /// Whether two declarations are of one app.
 pub fn same_app(a: &App, b: &App) -> bool {
-    a.name == b.name && a.namespace == b.namespace && a.command.script == b.command.script
+    std::ptr::eq(a, b)
+        || a.name == b.name && a.namespace == b.namespace && a.command.script == b.command.script
 }

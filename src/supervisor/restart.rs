@@ -16,6 +16,7 @@ pub const TRANSIENT_DELAY: Millis = Millis(1_000);
 
 /// How a process has fared so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// Children that took the place of another, for whatever reason.
     pub restarts: u32,

@@ -23,17 +23,26 @@ pub enum TimerKey {
 }
 
 /// All armed deadlines.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<(TimerKey, Mono)>", into = "Vec<(TimerKey, Mono)>")]
 pub struct Timers {
     by_key: BTreeMap<TimerKey, Mono>,
     by_time: BTreeSet<(Mono, TimerKey)>,
+    /// Armed, moved or cancelled since the journal was last told.
+    changed: BTreeSet<TimerKey>,
+}
+
+impl PartialEq for Timers {
+    fn eq(&self, other: &Timers) -> bool {
+        self.by_key == other.by_key
+    }
 }
 
 impl Timers {
     /// Sets the deadline of `key`.
     pub fn arm(&mut self, key: TimerKey, at: Mono) {
         self.cancel(key);
+        self.changed.insert(key);
         self.by_key.insert(key, at);
         self.by_time.insert((at, key));
     }
@@ -42,7 +51,18 @@ impl Timers {
     pub fn cancel(&mut self, key: TimerKey) {
         if let Some(at) = self.by_key.remove(&key) {
             self.by_time.remove(&(at, key));
+            self.changed.insert(key);
         }
+    }
+
+    /// Those that were armed, moved or cancelled since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<TimerKey> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether any was armed, moved or cancelled since [`Self::take_changed`].
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     /// When `key` is due.

@@ -59,6 +59,15 @@ pub fn send(fd: BorrowedFd, bytes: &[u8], pass: Option<BorrowedFd>) -> io::Resul
 /// No bytes: the peer has closed. One call never takes the fds of two sends; fds that this process has no
 /// room for (EMFILE) are dropped by the kernel.
 pub fn recv(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive(fd, buffer, 0)
+}
+
+/// As [`recv`], and what was read stays to be read again; the fds are further duplicates.
+pub fn peek(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive(fd, buffer, libc::MSG_PEEK)
+}
+
+fn receive(fd: BorrowedFd, buffer: &mut [u8], how: libc::c_int) -> io::Result<(usize, Vec<OwnedFd>)> {
     debug_assert!(!buffer.is_empty());
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = MaybeUninit::<Control<SPACE_MAX>>::uninit();
@@ -67,7 +76,9 @@ pub fn recv(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd
     message.msg_controllen = SPACE_MAX as _;
     let received = retry(|| {
         // SAFETY: `message` points to `buffer` and `control`, both alive, writable and of the lengths it states.
-        unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) }
+        unsafe {
+            libc::recvmsg(fd.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | how)
+        }
     })?;
     let mut fds = Vec::new();
     // SAFETY: the kernel has written `msg_controllen` bytes of whole headers into `control`, which is

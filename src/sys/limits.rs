@@ -1,4 +1,4 @@
-//! How much of the machine we may use: open files and processors.
+//! How much of the machine we may use: open files, processors and memory; and who dies first for want of it.
 
 use std::fs;
 use std::io;
@@ -8,14 +8,79 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-/// Raises our soft limit of open files to the hard one. Returns the soft limit we started with, which
-/// children get back: programs that use select(2) break above 1024.
-pub fn raise_open_files() -> io::Result<u64> {
+/// What we raise the hard limit of open files to where we may: each process takes some.
+const OPEN_FILES: u64 = 1 << 20;
+/// Where the kernel says what it allows at most.
+const NR_OPEN: &str = "/proc/sys/fs/nr_open";
+/// How likely a process is the one that dies when memory is short, from -1000 (never) to 1000.
+pub const OOM_SCORE_ADJ: &std::ffi::CStr = c"/proc/self/oom_score_adj";
+/// Ours: all others go first.
+const OOM_LAST: i32 = -900;
+
+/// Raises our limit of open files: the hard one as far as we are privileged to, the soft one to the hard
+/// one. Returns the limits we started with, soft and hard, which children get back: programs that use
+/// select(2) break above 1024, and others allocate for each fd there could be.
+pub fn raise_open_files() -> io::Result<[u64; 2]> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let most = fs::read_to_string(NR_OPEN).ok().and_then(|text| text.trim().parse().ok());
+    let wanted = hard.max(OPEN_FILES.min(most.unwrap_or(hard)));
+    if wanted > hard && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok([soft, hard]);
+    }
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
-    Ok(soft)
+    Ok([soft, hard])
+}
+
+/// Has the kernel choose others before us when memory is short, if we are privileged to ask for that.
+/// Returns what held before, which children get back; `None`: nothing was changed.
+pub fn outlive_others() -> Option<i32> {
+    let path = Path::new(OOM_SCORE_ADJ.to_str().ok()?);
+    let before: i32 = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    if before <= OOM_LAST {
+        return None;
+    }
+    match fs::write(path, OOM_LAST.to_string()) {
+        Ok(()) => Some(before),
+        Err(error) => {
+            log::debug!("ask to be spared when memory is short: {error}");
+            None
+        }
+    }
+}
+
+/// How many bytes of memory we may use: the limit of our control group, or what the machine has.
+pub fn memory() -> u64 {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = cgroup_memory(Path::new("/sys/fs/cgroup"), &own).unwrap_or(u64::MAX);
+    machine_memory().min(limit)
+}
+
+fn machine_memory() -> u64 {
+    // SAFETY: sysinfo is a struct of integers, for which zero is a value.
+    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one sysinfo, which `info` is.
+    if unsafe { libc::sysinfo(&mut info) } < 0 {
+        return u64::MAX;
+    }
+    // On 32-bit machines the first is narrower.
+    #[allow(clippy::unnecessary_cast)]
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
+/// The smallest memory limit between our control group and the root; `None` without one.
+fn cgroup_memory(mount: &Path, own: &str) -> Option<u64> {
+    let v2 = |dir: &Path| fs::read_to_string(dir.join("memory.max")).ok()?.trim().parse().ok();
+    // Without a limit it says a number near 2^63, which the machine's memory is below.
+    let v1 = |dir: &Path| fs::read_to_string(dir.join("memory.limit_in_bytes")).ok()?.trim().parse().ok();
+    own.lines().filter_map(|line| smallest(mount, line, "memory", v2, v1)).min()
+}
+
+/// Whether the kernel, out of memory, would rather choose another process than us.
+pub fn is_oom_protected() -> bool {
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    score.trim().parse().is_ok_and(|score: i32| score < 0)
 }
 
 /// How many processors' worth of time we may use, at least one: those we may run on, and no more than the
@@ -38,27 +103,35 @@ fn affinity() -> u32 {
 /// The smallest quota between our control group and the root, in whole processors; `None` without one.
 /// `own` is the text of /proc/self/cgroup, `mount` where the hierarchies are.
 fn cgroup_cpus(mount: &Path, own: &str) -> Option<u32> {
-    own.lines().filter_map(|line| hierarchy_cpus(mount, line)).min()
+    own.lines().filter_map(|line| smallest(mount, line, "cpu", quota_v2, quota_v1)).min()
 }
 
-/// As [`cgroup_cpus`], for one line: `0::/path` (v2) or `4:cpu,cpuacct:/path` (v1).
-fn hierarchy_cpus(mount: &Path, line: &str) -> Option<u32> {
+/// The smallest number that is read on the way from our own group to the root of one hierarchy, which is
+/// given as a line `0::/path` (version 2) or `4:cpu,cpuacct:/path` (version 1).
+fn smallest<T: Ord>(
+    mount: &Path,
+    line: &str,
+    controller: &str,
+    v2: impl Fn(&Path) -> Option<T>,
+    v1: impl Fn(&Path) -> Option<T>,
+) -> Option<T> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, group) = (fields.next()?, fields.next()?);
-    let (top, quota): (PathBuf, fn(&Path) -> Option<u32>) = if controllers.is_empty() {
-        (mount.to_path_buf(), quota_v2)
-    } else if controllers.split(',').any(|name| name == "cpu") {
+    let is_v2 = controllers.is_empty();
+    let top = if is_v2 {
+        mount.to_path_buf()
+    } else if controllers.split(',').any(|name| name == controller) {
         // Mounted under all its names, or by a link under each of them.
-        let top = [controllers, "cpu"].map(|name| mount.join(name)).into_iter().find(|top| top.is_dir())?;
-        (top, quota_v1)
+        [controllers, controller].map(|name| mount.join(name)).into_iter().find(|top| top.is_dir())?
     } else {
         return None;
     };
     // A container may see a path that is not below its mount: then only what is there counts.
     let group = group.trim_start_matches('/');
     let below = !group.split('/').any(|part| part == "..");
-    let own = if below { top.join(group) } else { top.clone() };
-    own.ancestors().take_while(|dir| dir.starts_with(&top)).filter_map(quota).min()
+    let own: PathBuf = if below { top.join(group) } else { top.clone() };
+    let groups = own.ancestors().take_while(|dir| dir.starts_with(&top));
+    groups.filter_map(|dir| if is_v2 { v2(dir) } else { v1(dir) }).min()
 }
 
 /// `cpu.max`: `<quota|max> <period>`, in microseconds.
@@ -192,13 +265,69 @@ mod tests {
     }
 
     #[test]
+    fn n09_the_smallest_memory_limit_on_the_way_wins() {
+        let limit = "268435456\n";
+        let top = tree(
+            "memory",
+            &[
+                ("none/memory.max", "max\n"),
+                ("half/memory.max", limit),
+                ("half/a/memory.max", "max\n"),
+                ("half/a/b/memory.max", "536870912\n"),
+                ("odd/memory.max", "what\n"),
+                ("memory/old/memory.limit_in_bytes", limit),
+                ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ],
+        );
+        for (own, expected) in [
+            ("0::/none", None),
+            ("0::/half", Some(256 << 20)),
+            ("0::/half/a/b", Some(256 << 20)),
+            ("0::/odd", None),
+            ("0::/no/such", None),
+            ("7:memory:/old\n0::/", Some(256 << 20)),
+            ("7:memory:/", Some(9_223_372_036_854_771_712)),
+            ("7:cpu:/old", None),
+            ("", None),
+        ] {
+            assert_eq!(cgroup_memory(&top, own), expected, "{own}");
+        }
+        let machine = machine_memory();
+        assert!((64 << 20..1 << 50).contains(&machine), "{machine}");
+        assert!(memory() <= machine);
+        fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
     fn the_limit_of_open_files_is_raised_and_the_old_one_told() {
         alone("sys::limits::tests::the_limit_of_open_files_is_raised_and_the_old_one_told", || {
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-            setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
-            assert_eq!(raise_open_files().unwrap(), 100);
-            assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
-            assert_eq!(raise_open_files().unwrap(), hard);
+            setrlimit(Resource::RLIMIT_NOFILE, 100, hard.min(2_000)).unwrap();
+            assert_eq!(raise_open_files().unwrap(), [100, hard.min(2_000)]);
+            let (soft, raised) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            assert_eq!(soft, raised);
+            assert_eq!(raised > hard.min(2_000), is_privileged(), "{raised}");
+            assert_eq!(raise_open_files().unwrap(), [raised, raised]);
+        });
+    }
+
+    /// CAP_SYS_RESOURCE, which root in a container often lacks.
+    fn is_privileged() -> bool {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & 1 << 24 != 0
+    }
+
+    #[test]
+    fn r09_whoever_may_is_spared_and_knows_what_held_before() {
+        alone("sys::limits::tests::r09_whoever_may_is_spared_and_knows_what_held_before", || {
+            let read =
+                || fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse::<i32>().unwrap();
+            fs::write("/proc/self/oom_score_adj", "100").unwrap();
+            let before = is_privileged().then_some(100);
+            assert_eq!(outlive_others(), before);
+            assert_eq!(read(), if before.is_some() { OOM_LAST } else { 100 });
+            assert_eq!(outlive_others(), None, "nothing to change, or no right to");
         });
     }
 }

@@ -1,16 +1,23 @@
 //! The kernel, and the only `unsafe`. Thin functions with safe types out; no decision is made here.
 
+pub mod atomic;
+pub mod board;
 pub mod clock;
+pub mod failpoint;
+pub mod family;
 pub mod fdpass;
 pub mod inherit;
 pub mod inotify;
+pub mod kept;
 pub mod limits;
 pub mod lock;
+pub mod notify;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod proc;
 pub mod reap;
+pub mod shared_out;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

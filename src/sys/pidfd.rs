@@ -1,8 +1,10 @@
 //! Signalling a child without hitting a stranger who got its pid.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use super::reap::ExitStatus;
 
 /// Sends `signal` to one child. With a pidfd it can only ever reach that child; without one (old kernel,
 /// sandbox) it goes to the pid, which is safe as long as the child has not been reaped.
@@ -34,6 +36,51 @@ pub fn group_alive(pid: i32) -> bool {
     !matches!(kill(-pid, 0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
 }
 
+/// Whether the process behind a pidfd has ended, reaped or not.
+pub fn has_ended(pidfd: BorrowedFd) -> bool {
+    !matches!(super::pipe::state(pidfd), Ok(super::pipe::State::Empty))
+}
+
+/// A pidfd of a process that is no child of ours.
+pub fn open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    check(fd)?;
+    // SAFETY: the kernel has just opened this fd for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The process that a pidfd is about, as long as it is not reaped; `None` when `fd` is something else.
+pub fn pid_of(fd: BorrowedFd) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
+}
+
+/// How a process ended that was somebody else's child, once its parent has reaped it. `None`: the kernel
+/// does not say (it does from 6.15 on), or not yet.
+pub fn exit_status(pidfd: BorrowedFd) -> Option<ExitStatus> {
+    /// The kernel's `struct pidfd_info`, in its first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info)
+    const GET_INFO: libc::c_ulong = 0xc000_ff0b | (size_of::<Info>() as libc::c_ulong) << 16;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the request says how long the structure is, and the kernel writes no more than that.
+    let asked = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, std::ptr::from_mut(&mut info)) };
+    if asked < 0 || info.mask & EXIT == 0 {
+        return None;
+    }
+    ExitStatus::from_wait(info.exit_code)
+}
+
 fn kill(target: i32, signal: i32) -> io::Result<()> {
     // 0, 1 and -1 are "my group", init and "everybody": never a child of ours.
     if (-1..=1).contains(&target) {
@@ -52,7 +99,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::sys::reap::{ExitStatus, Reaped, reap_one};
+    use crate::sys::reap::{Reaped, reap_one};
     use crate::sys::testing::{shell, wait_until};
 
     fn end(pid: i32) -> Reaped {

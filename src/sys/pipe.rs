@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -15,6 +15,33 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((read, write))
+}
+
+/// A pipe for a child's output. The child's end can read as well: so as long as the child has it open, the pipe
+/// does not break if we die, and can be [opened again](reopen). Without /proc it is an ordinary one.
+pub fn for_output() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe()?;
+    let both = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", write.as_raw_fd());
+    let write = nix::fcntl::open(path.as_str(), both, nix::sys::stat::Mode::empty()).unwrap_or(write);
+    Ok((read, write))
+}
+
+/// Opens the pipe that process `pid` has as `fd`, to read from it, if it is the one with this inode.
+pub fn reopen(pid: i32, fd: i32, inode: u64) -> io::Result<OwnedFd> {
+    let how = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let path = format!("/proc/{pid}/fd/{fd}");
+    let pipe = nix::fcntl::open(path.as_str(), how, nix::sys::stat::Mode::empty())?;
+    if self::inode(pipe.as_fd()) == inode {
+        Ok(pipe)
+    } else {
+        Err(io::Error::other("it is another one by now"))
+    }
+}
+
+/// What tells an open pipe from all others.
+pub fn inode(fd: BorrowedFd) -> u64 {
+    nix::sys::stat::fstat(fd).map_or(0, |found| found.st_ino)
 }
 
 /// Asks for a buffer of so many bytes; the kernel rounds up, and refuses more than an unprivileged user
@@ -47,6 +74,49 @@ pub fn read(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<Read> {
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// How many bytes wait in a pipe.
+pub fn waiting(pipe: BorrowedFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int to where it is told to.
+    if unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, std::ptr::from_mut(&mut count)) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(count as usize)
+}
+
+/// Whether there is something to read, or nobody left who could write.
+pub fn state(pipe: BorrowedFd) -> io::Result<State> {
+    let mut look = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, a local; it does not wait.
+    while unsafe { libc::poll(&mut look, 1, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(match look.revents {
+        bits if bits & libc::POLLIN != 0 => State::Readable,
+        0 => State::Empty,
+        _ => State::Closed,
+    })
+}
+
+/// What [`state`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There are bytes, or, for a socket, its end.
+    Readable,
+    /// Nothing at present.
+    Empty,
+    /// Nothing, for ever.
+    Closed,
+}
+
+/// An empty file in memory that closes on exec.
+pub fn memory(name: &str) -> io::Result<OwnedFd> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?)
 }
 
 /// A file in memory with this content, which nobody can change any more: children may share it. It is

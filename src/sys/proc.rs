@@ -34,6 +34,32 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse(buffer.get(..count)?, Units::of_system())
 }
 
+/// Whether process `pid` is the one that was started at this tick of this boot, as the child `id` of the
+/// daemon of `home`: as far as the kernel and its environment tell.
+pub fn is_child(pid: i32, start_ticks: u64, home: &std::path::Path, id: u32) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(stat) = stat(pid).filter(|stat| stat.state != 'Z') else { return false };
+    if stat.start_ticks != start_ticks || start_ticks == 0 {
+        return false;
+    }
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let value = |name: &[u8]| {
+        environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(name))
+            .map(<[u8]>::to_vec)
+    };
+    // Programs may write over their environment; one that says otherwise is somebody else.
+    value(b"PMX_HOME=").is_none_or(|found| found == home.as_os_str().as_bytes())
+        && value(b"pm_id=").is_none_or(|found| found == id.to_string().as_bytes())
+}
+
+/// The name of this boot; empty without /proc.
+pub fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_string()
+}
+
 /// What the numbers are counted in.
 #[derive(Clone, Copy)]
 struct Units {

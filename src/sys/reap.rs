@@ -31,6 +31,8 @@ pub enum ExitStatus {
         /// It left a core.
         core: bool,
     },
+    /// Nobody knows: its parent died, and the kernel told nobody else.
+    Unknown,
 }
 
 impl ExitStatus {
@@ -39,10 +41,11 @@ impl ExitStatus {
         match self {
             ExitStatus::Code(code) => code,
             ExitStatus::Signal { number, .. } => 128 + number,
+            ExitStatus::Unknown => 255,
         }
     }
 
-    fn from_wait(status: i32) -> Option<ExitStatus> {
+    pub(super) fn from_wait(status: i32) -> Option<ExitStatus> {
         if libc::WIFEXITED(status) {
             Some(ExitStatus::Code(libc::WEXITSTATUS(status)))
         } else if libc::WIFSIGNALED(status) {

@@ -81,6 +81,20 @@ pub fn listen(fd: BorrowedFd, backlog: u32) -> io::Result<()> {
     Ok(socket::listen(&fd, Backlog::new(backlog)?)?)
 }
 
+/// Whether this is one end of a stream, and not a listening socket.
+pub fn is_connection(fd: BorrowedFd) -> bool {
+    socket::getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream)
+        && socket::getsockopt(&fd, sockopt::AcceptConn).is_ok_and(|listens| !listens)
+        && socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()
+}
+
+/// Whether the other end of a stream is closed, or cannot write any more.
+pub fn has_hung_up(fd: BorrowedFd) -> bool {
+    let mut look = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one pollfd, a local; it does not wait.
+    unsafe { libc::poll(&mut look, 1, 0) > 0 }
+}
+
 /// What a socket is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalAddr {
@@ -88,6 +102,19 @@ pub enum LocalAddr {
     Inet(SocketAddr),
     /// A path; an abstract name with its leading NUL byte; empty if unbound.
     Unix(PathBuf),
+}
+
+/// What `fd` is bound to, if it is a stream socket that listens. From now on it does not block: it may come
+/// from somebody who left that to us.
+pub fn listening(fd: BorrowedFd) -> io::Result<Option<LocalAddr>> {
+    match socket::getsockopt(&fd, sockopt::AcceptConn) {
+        Ok(true) => {}
+        Ok(false) | Err(nix::Error::ENOTSOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    local_addr(fd).map(Some)
 }
 
 /// What `fd` is bound to.

@@ -1,7 +1,9 @@
-//! The terminal that output goes to, if it goes to one.
+//! The terminal that we are at, if we are at one.
 
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use super::spawn::Terminal;
 
 /// The width of the terminal in columns; `None` when `fd` is none.
 pub fn width(fd: impl AsFd) -> Option<usize> {
@@ -14,6 +16,22 @@ pub fn width(fd: impl AsFd) -> Option<usize> {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
     // Some terminals (serial lines, expect scripts) do not know their size.
     Some(if result == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { 80 })
+}
+
+/// Whether `fd` is the terminal that controls our session.
+pub fn is_ours(fd: BorrowedFd) -> bool {
+    let session = nix::unistd::getsid(None);
+    matches!((nix::sys::termios::tcgetsid(fd), session), (Ok(theirs), Ok(ours)) if theirs == ours)
+}
+
+/// How a child comes by the terminal on our stdin, if there is one.
+pub fn of_input() -> Option<Terminal> {
+    let stdin = std::io::stdin();
+    let fd = stdin.as_fd();
+    if !fd.is_terminal() {
+        return None;
+    }
+    Some(if is_ours(fd) { Terminal::Shared(fd.as_raw_fd()) } else { Terminal::Taken(fd.as_raw_fd()) })
 }
 
 #[cfg(test)]

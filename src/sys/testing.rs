@@ -54,7 +54,9 @@ pub(crate) fn shell(script: &str) -> Spawned {
         umask: 0o022,
         fds: &[],
         user: None,
-        nofile_soft: None,
+        nofile: None,
+        oom_score_adj: None,
+        terminal: None,
     })
     .expect("start a shell")
 }

@@ -3,9 +3,11 @@
 
 #![allow(dead_code)]
 
+pub mod container;
 pub mod probe;
 #[cfg(feature = "load")]
 pub mod server;
+pub mod systemd;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -159,6 +161,13 @@ impl Home {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Where its daemon keeps its journal.
+    pub fn state(&self) -> PathBuf {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::metadata(&self.path).unwrap();
+        Path::new("/dev/shm").join(format!("pmx-{}-{:x}", found.uid(), found.ino()))
+    }
+
     /// The daemon's pid, while it runs.
     pub fn daemon_pid(&self) -> Option<i32> {
         std::fs::read_to_string(self.path().join("pmx.pid")).ok()?.trim().parse().ok()
@@ -187,6 +196,9 @@ impl Drop for Home {
             let log = std::fs::read_to_string(self.path().join("pmx.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("the daemon's last lines, newest first:\n{}", tail.join("\n"));
+        }
+        if self.path.exists() {
+            let _ = std::fs::remove_dir_all(self.state());
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }

@@ -63,9 +63,28 @@ pub fn daemons(home: &Home) -> Vec<i32> {
         let environment = read("environ");
         let line = read("cmdline");
         let mut words = line.split(|byte| *byte == 0);
-        words.nth(1) == Some(b"daemon") && environment.split(|b| *b == 0).any(|v| v == mark.as_bytes())
+        let is_keeper = read("comm") == b"pmx-keeper\n";
+        words.nth(1) == Some(b"daemon")
+            && !is_keeper
+            && environment.split(|b| *b == 0).any(|v| v == mark.as_bytes())
     };
     pids().into_iter().filter(is_daemon).collect()
+}
+
+/// The keeper of a home's daemon.
+pub fn keeper_pid(home: &Home) -> Option<i32> {
+    let parent = stat(home.daemon_pid()?)?[1].parse().ok()?;
+    let comm = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+    (comm == "pmx-keeper\n").then_some(parent)
+}
+
+/// Kills the daemon and its keeper, so that neither can help the other.
+pub fn kill_both(home: &Home) {
+    let (daemon, keeper) = (home.daemon_pid().unwrap(), keeper_pid(home).unwrap());
+    for (pid, number) in [(keeper, libc::SIGSTOP), (daemon, libc::SIGKILL), (keeper, libc::SIGKILL)] {
+        super::signal(pid, number);
+    }
+    super::wait_until("the end of both", || !super::is_alive(daemon) && !super::is_alive(keeper));
 }
 
 pub fn is_root() -> bool {
@@ -103,6 +122,8 @@ impl Client {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(0) => None,
+            // A daemon that takes over ends the line of the last one first.
+            Ok(_) if line == "\n" => self.message(),
             Ok(_) => Some(serde_json::from_str(&line).unwrap()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => panic!("read an answer: {error}"),

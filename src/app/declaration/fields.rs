@@ -39,6 +39,7 @@ pub enum Field {
     BakeTime,
     DrainTimeout,
     Balance,
+    Critical,
     /// Says nothing that could matter here.
     Ignored,
     /// pm2 has it and pmx does not: refused unless it is set to what happens anyway.
@@ -94,6 +95,7 @@ const FIELDS: &[(Field, &[&str])] = &[
     (Field::BakeTime, &["bake_time"]),
     (Field::DrainTimeout, &["drain_timeout"]),
     (Field::Balance, &["balance"]),
+    (Field::Critical, &["critical"]),
     // `max` is of pm2 0.x; `force` of a file never did anything, because a file restarts; the rest
     // switches parts of pm2 that pmx has no counterpart of.
     (
@@ -211,6 +213,7 @@ impl Field {
             Field::BakeTime => changes.bake_time = Some(millis(value)?),
             Field::DrainTimeout => changes.drain_timeout = Some(millis(value)?),
             Field::Balance => changes.balance = Some(balance(value)?),
+            Field::Critical => declared.critical = boolean(value)?,
             Field::Ignored | Field::Unbuilt(_) => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::ptr;
 use libc::{c_char, c_int, c_long, c_void};
 use nix::errno::Errno;
 
-use super::{Spawn, Step};
+use super::{Spawn, Step, Terminal};
 
 /// All that the child works with, laid out before the clone.
 pub(super) struct Plan<'a> {
@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     /// By rising target.
     moves: Vec<Move>,
     close_range: bool,
+    /// As the kernel reads it.
+    oom_score_adj: Option<String>,
     /// Written by the child if it never became the program.
     pub(super) failure: Option<Failure>,
 }
@@ -53,7 +55,9 @@ impl<'a> Plan<'a> {
         shell_argv.extend(wanted.argv.iter().skip(1).map(|argument| argument.as_ptr()));
         shell_argv.push(ptr::null());
         let argv = pointers(wanted.argv);
-        Plan { wanted, argv, env: pointers(wanted.env), shell_argv, moves, close_range, failure: None }
+        let oom_score_adj = wanted.oom_score_adj.map(|number| number.to_string());
+        let env = pointers(wanted.env);
+        Plan { wanted, argv, env, shell_argv, moves, close_range, oom_score_adj, failure: None }
     }
 }
 
@@ -73,14 +77,16 @@ pub(super) extern "C" fn run(plan: *mut c_void) -> c_int {
 
 fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     reset_dispositions();
-    // SAFETY: setsid takes nothing and touches no memory.
-    check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+    lead(plan.wanted.terminal)?;
     place_fds(&mut plan.moves)?;
     close_others(&plan.moves, plan.close_range);
     // SAFETY: umask takes an integer, touches no memory and cannot fail.
     unsafe { libc::syscall(libc::SYS_umask, plan.wanted.umask as c_long) };
-    if let Some(soft) = plan.wanted.nofile_soft {
-        limit_open_files(soft)?;
+    if let Some(limits) = plan.wanted.nofile {
+        limit_open_files(limits)?;
+    }
+    if let Some(text) = &plan.oom_score_adj {
+        set_oom_score_adj(text);
     }
     if let Some(user) = plan.wanted.user {
         // The groups while we still may, the user last. The bare calls, because libc's ask all
@@ -97,6 +103,47 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     check(Step::Chdir, unsafe { libc::syscall(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
     set_signal_mask(0, None);
     execute(plan)
+}
+
+/// Leads a session, or with a terminal that our own session has, a group in its foreground. SIGTTOU,
+/// which that would bring, is blocked as yet.
+fn lead(terminal: Option<Terminal>) -> Result<(), Failure> {
+    let fd = match terminal {
+        Some(Terminal::Shared(fd)) => {
+            // SAFETY: setpgid takes two integers and touches no memory.
+            check(Step::Session, unsafe { libc::syscall(libc::SYS_setpgid, 0, 0) })?;
+            fd
+        }
+        None | Some(Terminal::Taken(_)) => {
+            // SAFETY: setsid takes nothing and touches no memory.
+            check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+            let Some(Terminal::Taken(fd)) = terminal else { return Ok(()) };
+            // SAFETY: TIOCSCTTY takes an integer; 0: from nobody else. Whose it is keeps it, and the child
+            // does without.
+            if unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCSCTTY, 0) } < 0 {
+                return Ok(());
+            }
+            fd
+        }
+    };
+    // SAFETY: getpid takes nothing. The group has the id of its leader.
+    let group = unsafe { libc::syscall(libc::SYS_getpid) } as libc::pid_t;
+    // SAFETY: TIOCSPGRP reads one pid_t, which `group` is. A terminal that hung up has no foreground.
+    unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCSPGRP, &group) };
+    Ok(())
+}
+
+/// A process whose score cannot be set runs all the same: there may be no /proc.
+fn set_oom_score_adj(text: &str) {
+    let path = crate::sys::limits::OOM_SCORE_ADJ.as_ptr();
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: `path` is a C string constant.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) } as c_int;
+    if fd >= 0 {
+        // SAFETY: the pointer and the length are those of `text`, which the suspended parent keeps alive.
+        unsafe { libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len()) };
+        close(fd);
+    }
 }
 
 /// Ids are 32 bits wide; on some old architectures the plain names take 16.
@@ -238,8 +285,10 @@ fn close_counted(moves: &[Move]) {
     }
 }
 
-fn limit_open_files(soft: u64) -> Result<(), Failure> {
-    let [_, hard] = open_file_limit(None)?;
+/// Never above what holds: a limit can be lowered by everybody.
+fn limit_open_files([soft, hard]: [u64; 2]) -> Result<(), Failure> {
+    let [_, highest] = open_file_limit(None)?;
+    let hard = hard.min(highest);
     open_file_limit(Some(&[soft.min(hard), hard])).map(|_| ())
 }
 

@@ -13,8 +13,8 @@ use std::ptr;
 
 use child::{Failure, Plan};
 
-/// One program to start. The child leads a new session, has every signal at its default and none
-/// blocked, and has no file descriptor but those in `fds`.
+/// One program to start. The child leads a new session (with a shared terminal only a new group), has every
+/// signal at its default and none blocked, and has no file descriptor but those in `fds`.
 pub struct Spawn<'a> {
     /// Absolute paths, tried in order as execvp does: the next one on ENOENT, ENOTDIR and EACCES.
     /// A file that the kernel cannot execute but that looks like text is given to `/bin/sh`.
@@ -32,8 +32,22 @@ pub struct Spawn<'a> {
     pub fds: &'a [(RawFd, i32)],
     /// Run as somebody else.
     pub user: Option<Credentials<'a>>,
-    /// The soft limit of open files to restore (the daemon raises its own).
-    pub nofile_soft: Option<u64>,
+    /// The limits of open files to restore, soft and hard (the daemon raises its own).
+    pub nofile: Option<[u64; 2]>,
+    /// The inclination to be killed when memory is short, to restore (the daemon lowers its own).
+    pub oom_score_adj: Option<i32>,
+    /// A terminal to become the foreground of.
+    pub terminal: Option<Terminal>,
+}
+
+/// How a child comes by its terminal, which is one of our own fds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// It controls our own session already: the child stays in that, leads a group, and the group becomes
+    /// the terminal's foreground.
+    Shared(RawFd),
+    /// The session of the child takes it, if no session has it.
+    Taken(RawFd),
 }
 
 /// Who a child runs as.
@@ -50,7 +64,7 @@ pub struct Credentials<'a> {
 /// A child that has executed its program.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its process id, also the id of its session and process group.
+    /// Its process id, also the id of its process group and, without a shared terminal, of its session.
     pub pid: i32,
     /// What it is signalled by; `None` where the kernel has no pidfds.
     pub pidfd: Option<OwnedFd>,

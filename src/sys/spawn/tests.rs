@@ -78,7 +78,9 @@ fn blank<'a>() -> Spawn<'a> {
         umask: 0o022,
         fds: &[],
         user: None,
-        nofile_soft: None,
+        nofile: None,
+        oom_score_adj: None,
+        terminal: None,
     }
 }
 
@@ -212,15 +214,49 @@ fn a_child_leads_a_session_and_has_its_umask_directory_and_environment() {
 }
 
 #[test]
-fn p11_the_soft_limit_of_open_files_is_restored_and_never_above_the_hard_one() {
+fn p11_the_limits_of_open_files_are_restored_and_never_above_the_hard_one() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    for (wanted_soft, soft) in [(Some(200), 200), (Some(u64::MAX), hard)] {
-        let cat = Cat::start(BOTH[0], Spawn { nofile_soft: wanted_soft, ..blank() });
+    for (wanted, expected) in
+        [([200, hard], [200, hard]), ([100, 300], [100, 300]), ([u64::MAX, u64::MAX], [hard, hard])]
+    {
+        let cat = Cat::start(BOTH[0], Spawn { nofile: Some(wanted), ..blank() });
         let limits = fs::read_to_string(cat.path("limits")).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         let fields: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(fields[3..5], [soft.to_string(), hard.to_string()]);
+        assert_eq!(fields[3..5], expected.map(|limit| limit.to_string()));
     }
+}
+
+#[test]
+fn r09_a_child_gets_its_own_inclination_to_be_killed_and_ours_stays() {
+    let read = |path: &Path| fs::read_to_string(path).unwrap().trim().to_string();
+    let ours = read(Path::new("/proc/self/oom_score_adj"));
+    let cat = Cat::start(BOTH[0], Spawn { oom_score_adj: Some(345), ..blank() });
+    assert_eq!(read(&cat.path("oom_score_adj")), "345");
+    assert_eq!(read(Path::new("/proc/self/oom_score_adj")), ours);
+}
+
+#[test]
+fn n06_a_child_takes_a_terminal_that_is_nobodys() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let terminal = pty.slave.as_raw_fd();
+    assert!(!crate::sys::terminal::is_ours(pty.slave.as_fd()));
+    let fds = [(terminal, 2)];
+    let start =
+        || Cat::start(BOTH[0], Spawn { fds: &fds, terminal: Some(Terminal::Taken(terminal)), ..blank() });
+    let fields = |cat: &Cat| {
+        let stat = fs::read_to_string(cat.path("stat")).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+        // Group, session, terminal, the terminal's foreground group.
+        fields.skip(2).take(4).map(|field| field.parse().unwrap()).collect::<Vec<i32>>()
+    };
+    let (first, second) = (start(), start());
+    let pid = first.child.pid;
+    let [group, session, device, foreground] = fields(&first)[..] else { panic!() };
+    assert_eq!((group, session, foreground), (pid, pid, pid));
+    assert_ne!(device, 0);
+    let pid = second.child.pid;
+    assert_eq!(fields(&second), [pid, pid, 0, -1], "it is taken");
 }
 
 #[test]

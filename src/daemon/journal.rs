@@ -1,0 +1,175 @@
+//! Where the daemon writes down what must outlive it, round by round: lines of JSON in one of two files, of which
+//! the board tells how much counts. Later lines replace earlier ones about the same thing; when a file has
+//! grown, the other one begins anew with everything as it is.
+//!
+//! Nothing is synced to a disk: it is for the next daemon of this boot. What must survive a reboot is
+//! saved elsewhere.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+
+use serde::Serialize;
+
+use crate::sys::board::{Board, Slot};
+use crate::sys::pipe;
+
+/// A file is left for the other when it is so many times as long as what it stands for, and longer than this.
+const GROWTH: u64 = 3;
+const SMALL: u64 = 256 << 10;
+/// The top bit of [`Board::journal`]: the second file counts.
+const SECOND: u64 = 1 << 63;
+
+/// The journal of one daemon.
+#[derive(Debug)]
+pub struct Journal {
+    board: &'static Board,
+    files: [File; 2],
+    /// How long the last snapshot was.
+    snapshot: u64,
+    /// Put, not committed.
+    lines: Vec<u8>,
+    /// A commit failed: the next one must be a snapshot.
+    broken: bool,
+}
+
+/// The names of its files.
+pub const FILES: [&str; 2] = ["state-a", "state-b"];
+
+impl Journal {
+    /// A new journal, in files below `directory`; in memory, if that takes none or there is none.
+    pub fn create(board: &'static Board, directory: Option<&Path>) -> io::Result<Journal> {
+        let open = |name: &str| {
+            let Some(directory) = directory else {
+                return Ok(File::from(pipe::memory("pmx-journal")?));
+            };
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            options.custom_flags(libc::O_NOFOLLOW).open(directory.join(name)).or_else(|error| {
+                log::warn!("open {}: {error}; the journal is in memory", directory.join(name).display());
+                Ok::<File, io::Error>(File::from(pipe::memory("pmx-journal")?))
+            })
+        };
+        let files = [open(FILES[0])?, open(FILES[1])?];
+        board.set_fd(Slot::JournalA, files[0].as_raw_fd());
+        board.set_fd(Slot::JournalB, files[1].as_raw_fd());
+        board.journal.store(0, SeqCst);
+        Ok(Journal { board, files, snapshot: 0, lines: Vec::new(), broken: true })
+    }
+
+    /// The journal of a daemon before us, and what it says.
+    pub fn resume(board: &'static Board) -> io::Result<(Journal, Vec<u8>)> {
+        let file = |slot| -> io::Result<File> {
+            let fd: RawFd = board.fd(slot).ok_or_else(|| io::Error::other("the board names no journal"))?;
+            crate::sys::inherit::take(fd).map(File::from)
+        };
+        let files = [file(Slot::JournalA)?, file(Slot::JournalB)?];
+        let journal = Journal { board, files, snapshot: 0, lines: Vec::new(), broken: true };
+        let text = journal.read()?;
+        Ok((journal, text))
+    }
+
+    /// What counts.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let (file, len) = self.position();
+        let mut text = vec![0; len as usize];
+        self.files[file].read_exact_at(&mut text, 0)?;
+        Ok(text)
+    }
+
+    fn position(&self) -> (usize, u64) {
+        let journal = self.board.journal.load(SeqCst);
+        (usize::from(journal & SECOND != 0), journal & !SECOND)
+    }
+
+    /// Whether the next commit must tell everything.
+    pub fn wants_snapshot(&self) -> bool {
+        let (_, len) = self.position();
+        self.broken || len > SMALL && len > self.snapshot * GROWTH
+    }
+
+    /// The next commit is to tell everything.
+    pub fn begin_again(&mut self) {
+        self.broken = true;
+    }
+
+    /// Adds a line to the next commit.
+    pub fn put(&mut self, entry: &impl Serialize) {
+        let before = self.lines.len();
+        match serde_json::to_writer(&mut self.lines, entry) {
+            Ok(()) => self.lines.push(b'\n'),
+            Err(error) => {
+                // Nothing in it that JSON cannot say: not reached.
+                log::error!("write down: {error}");
+                self.lines.truncate(before);
+            }
+        }
+    }
+
+    /// Adds a line that is one already.
+    pub fn put_line(&mut self, line: &[u8]) {
+        self.lines.extend_from_slice(line);
+        self.lines.push(b'\n');
+    }
+
+    /// From now on, what was put counts, all of it or nothing.
+    pub fn commit(&mut self) {
+        let snapshot = self.wants_snapshot();
+        if self.lines.is_empty() && !snapshot {
+            return;
+        }
+        let (file, len) = self.position();
+        let (file, at) = if snapshot { (1 - file, 0) } else { (file, len) };
+        let written = self.write(file, at);
+        let lines = std::mem::take(&mut self.lines);
+        match written {
+            Ok(()) => {
+                let end = at + lines.len() as u64;
+                self.board.journal.store(end | if file == 1 { SECOND } else { 0 }, SeqCst);
+                self.broken = false;
+                if snapshot {
+                    self.snapshot = end;
+                    // What the other file holds counts no more.
+                    let _ = self.files[1 - file].set_len(0);
+                }
+            }
+            Err(error) => {
+                if !self.broken {
+                    log::error!("write the journal: {error}; if pmx dies now, what changed since is lost");
+                }
+                self.broken = true;
+            }
+        }
+        // The memory of a round that told much is given back.
+        if lines.capacity() <= 64 << 10 {
+            self.lines = lines;
+            self.lines.clear();
+        }
+    }
+
+    fn write(&mut self, file: usize, at: u64) -> io::Result<()> {
+        if at == 0 {
+            self.files[file].set_len(0)?;
+        }
+        match self.files[file].write_all_at(&self.lines, at) {
+            Err(_) if at == 0 => {
+                // No room on the disk: there is some in memory.
+                let memory: OwnedFd = pipe::memory("pmx-journal")?;
+                memory_at(&memory, &self.lines)?;
+                let slot = if file == 0 { Slot::JournalA } else { Slot::JournalB };
+                self.files[file] = File::from(memory);
+                self.board.set_fd(slot, self.files[file].as_raw_fd());
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+fn memory_at(memory: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    let file = File::from(memory.try_clone()?);
+    file.write_all_at(bytes, 0)
+}

@@ -1,0 +1,231 @@
+//! Writing down: after each round the pieces that changed go into the journal, all of them or none. Only
+//! then does what they stand for leave the places where the next daemon would find it again.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::event_loop::Daemon;
+use super::journal::Journal;
+use super::record::{self, Entry, Envs, FORMAT, Head, Next};
+use super::source::Source;
+use super::update;
+use crate::app::{SharedEnv, Text};
+use crate::supervisor::{Change, ChildId};
+use crate::sys::{clock, failpoint, family, kept, proc};
+use crate::time::Millis;
+
+/// The journal, and what it knows.
+#[derive(Debug)]
+pub struct Memo {
+    journal: Journal,
+    /// The board, for whoever this process becomes.
+    board: OwnedFd,
+    envs: Envs,
+    serial: u64,
+    /// Lines of later versions, kept.
+    strange: Vec<Vec<u8>>,
+    next: Next,
+    updating: Option<update::Asked>,
+}
+
+impl Memo {
+    /// Over a journal that is at its beginning, or as a daemon left it.
+    pub fn new(journal: Journal, board: OwnedFd, serial: u64, strange: Vec<Vec<u8>>) -> Memo {
+        Memo { journal, board, envs: Envs::default(), serial, strange, next: Next::default(), updating: None }
+    }
+
+    /// The whole of what is on record.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        self.journal.read()
+    }
+
+    /// Puts on record that the daemon ends in order to become another program.
+    pub fn updating(&mut self, asked: Option<update::Asked>) {
+        self.updating = asked;
+    }
+
+    fn env(&mut self, env: &SharedEnv) -> u64 {
+        let (number, new) = self.envs.number(env);
+        if new {
+            self.journal.put(&Entry::Env(number, (*env.0).clone()));
+        }
+        number
+    }
+}
+
+impl Daemon {
+    /// Puts everything on record anew.
+    pub(super) fn record_everything(&mut self) {
+        self.memo.journal.begin_again();
+        self.record();
+    }
+
+    /// Puts on record what this round changed.
+    pub(super) fn record(&mut self) {
+        let everything = self.memo.journal.wants_snapshot();
+        if everything {
+            self.memo.envs.begin();
+            self.memo.serial += 1;
+            let keeper = self.board.keeper.load(std::sync::atomic::Ordering::SeqCst);
+            self.memo.journal.put(&Entry::Head(Head {
+                format: FORMAT,
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                boot: proc::boot_id(),
+                home: Text::from(self.home.path()),
+                serial: self.memo.serial,
+                pids: [keeper, std::process::id() as i32],
+            }));
+            for line in &self.memo.strange {
+                self.memo.journal.put_line(line);
+            }
+            self.memo.journal.put(&Entry::Updating(self.memo.updating.clone()));
+        }
+        self.put_decisions(everything);
+        self.put_children(everything);
+        self.put_rest(everything);
+        failpoint::reach("before-commit");
+        self.memo.journal.commit();
+        failpoint::reach("after-commit");
+        self.settle();
+    }
+
+    fn put_decisions(&mut self, everything: bool) {
+        if !everything && self.supervisor.is_recorded() {
+            return;
+        }
+        let memo = &mut self.memo;
+        self.supervisor.take_changes(everything, |change| match change {
+            Change::Process(id, process) => {
+                let process = process.map(|process| record::process(process, |env| memo.env(env)));
+                memo.journal.put(&Entry::Process(id, process));
+            }
+            other => memo.journal.put(&Entry::Decision(other)),
+        });
+    }
+
+    fn put_children(&mut self, everything: bool) {
+        let mut changed = std::mem::take(&mut self.children.changed);
+        let mut workers = std::mem::take(&mut self.primary.changed_workers);
+        let mut outputs = std::mem::take(&mut self.children.changed_outputs);
+        if everything {
+            changed.extend(self.children.ids());
+            workers.extend(self.children.ids());
+            outputs.extend(self.children.output_ids());
+        }
+        for id in &changed {
+            let env = self.children.get(*id).map(|child| child.app.inherit.clone());
+            let env = env.map_or(0, |env| self.memo.env(&env));
+            let child = self.children.record(*id).map(|child| Box::new((child, env)));
+            if child.is_none() {
+                workers.insert(*id);
+            }
+            self.memo.journal.put(&Entry::Child(*id, child));
+        }
+        for id in workers {
+            self.memo.journal.put(&Entry::Worker(id, self.primary.worker(id)));
+        }
+        for of in outputs {
+            self.memo.journal.put(&Entry::Output(of.0, of.1, self.children.output_record(of)));
+        }
+    }
+
+    fn put_rest(&mut self, everything: bool) {
+        let mut shares = std::mem::take(&mut self.primary.changed);
+        let mut memories = std::mem::take(&mut self.memories.changed);
+        let mut clients = std::mem::take(&mut self.control.changed);
+        let mut asked = std::mem::take(&mut self.changed_asked);
+        if everything {
+            shares.extend(self.primary.shares());
+            memories.extend(self.memories.processes());
+            clients.extend(self.control.clients());
+            asked.extend(self.asked.keys());
+        }
+        let journal = &mut self.memo.journal;
+        for id in shares {
+            journal.put(&Entry::Share(id, self.primary.record(id)));
+        }
+        for id in memories {
+            journal.put(&Entry::Memory(id, self.memories.get(id).cloned()));
+        }
+        for id in clients {
+            journal.put(&Entry::Client(id, self.control.record(id)));
+        }
+        for op in asked {
+            journal.put(&Entry::Asked(op, self.asked.get(&op).cloned()));
+        }
+        if std::mem::take(&mut self.primary.changed_adopted) || everything {
+            journal.put(&Entry::Adopted(self.primary.adopted()));
+        }
+        if let Some(record) = self.runtime.as_mut().and_then(|runtime| runtime.take_record(everything)) {
+            journal.put(&Entry::Container(record));
+        }
+        let next = Next { op: self.next_op, share: self.primary.next_share() };
+        if everything || next != self.memo.next {
+            self.memo.next = next;
+            journal.put(&Entry::Next(next));
+        }
+    }
+
+    /// What is on record leaves the places where the next daemon would look for what is not.
+    fn settle(&mut self) {
+        let [left, own] = std::mem::take(&mut self.exits);
+        if left > 0 {
+            self.board.left.forget(left);
+        }
+        if own > 0 {
+            self.board.reaped.forget(own);
+        }
+        for number in self.heeded.drain(..) {
+            self.board.clear_signal(number);
+        }
+        kept::close();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let more: Vec<ChildId> = self.children.settle(&mut buffer);
+        self.buffer = buffer;
+        self.ready.extend(more.into_iter().map(Source::Channel));
+    }
+
+    /// All fds that the next daemon must have.
+    pub(super) fn heirlooms(&self) -> BTreeSet<RawFd> {
+        let mut fds: BTreeSet<RawFd> = self.board.fds().collect();
+        fds.insert(self.memo.board.as_raw_fd());
+        for record in self.children.ids().filter_map(|id| self.children.record(id)) {
+            fds.extend(record.fds());
+        }
+        for output in self.children.output_ids().filter_map(|of| self.children.output_record(of)) {
+            fds.extend([Some(output.pipe), output.file].into_iter().flatten());
+        }
+        for share in self.primary.shares().filter_map(|id| self.primary.record(id)) {
+            fds.extend(share.sockets.iter().map(|(_, fd, _)| *fd));
+        }
+        fds.extend(self.primary.connections());
+        fds.extend(self.primary.adopted());
+        fds.extend(self.control.clients().filter_map(|id| self.control.record(id)).map(|client| client.fd));
+        fds
+    }
+
+    /// Has everything that the next daemon needs survive an exec, and nothing else.
+    pub(super) fn pass_on(&self, yes: bool) {
+        for fd in self.heirlooms() {
+            if let Err(error) = family::pass_on(fd, yes) {
+                log::error!("pass on fd {fd}: {error}");
+            }
+        }
+    }
+
+    /// Becomes the keeper: the same program from its beginning, with everything in place. Returns only with
+    /// the reason why not.
+    pub(super) fn become_keeper(&mut self) -> String {
+        self.control.part(self.poll.registry());
+        self.record();
+        self.pass_on(true);
+        let board = self.memo.board.as_raw_fd().to_string();
+        clock::die_after_busy(Millis(0));
+        let arguments = family::Arguments::new(&["pmx", "daemon", "--resume", &board]);
+        family::block_signals();
+        let errno = family::become_program(c"/proc/self/exe", &arguments);
+        self.pass_on(false);
+        family::unblock_signals();
+        crate::sys::errno_reason(errno)
+    }
+}

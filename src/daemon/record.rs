@@ -1,0 +1,353 @@
+//! The pieces of the journal, and how they come together: what the daemon writes down after each round, and what
+//! a next daemon reads. It is also what one version hands to the next, so: what a reader does not know it
+//! keeps, what it misses has a default, and `tests/handover` holds a file of every released version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::children::{ChildRecord, OutputRecord};
+use super::control::ClientRecord;
+use super::home::{Home, Stream};
+use super::log;
+use super::primary::Worker;
+use super::runtime::ContainerRecord;
+use super::share::ShareRecord;
+use super::update;
+use super::views::Memory;
+use crate::app::{App, Env, SharedEnv, Text};
+use crate::protocol::Message;
+use crate::supervisor::{Beside, Change, ChildId, OpId, ProcId, Process, Supervisor};
+use crate::sys::pipe;
+
+/// The format, raised when a line changes its meaning. A reader takes this and every earlier one.
+pub const FORMAT: u32 = 1;
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Entry {
+    /// Who wrote this; the first line.
+    Head(Head),
+    /// An environment that processes share, under a number.
+    Env(u64, Env),
+    /// A process.
+    Process(ProcId, Option<ProcessRecord>),
+    /// A deadline, an operation, a counter.
+    Decision(Change),
+    /// A child, with the number of its environment.
+    Child(ChildId, Option<Box<(ChildRecord, u64)>>),
+    /// A child in its part as a worker.
+    Worker(ChildId, Option<Worker>),
+    /// A stream of a child.
+    Output(ChildId, Stream, Option<OutputRecord>),
+    /// An address that workers share.
+    Share(u64, Option<ShareRecord>),
+    /// What is remembered of a process.
+    Memory(ProcId, Option<Memory>),
+    /// A client.
+    Client(u64, Option<ClientRecord>),
+    /// Who waits for an operation.
+    Asked(OpId, Option<Asked>),
+    /// Numbers that are never used again below these.
+    Next(Next),
+    /// Listening sockets that the service manager passed on.
+    Adopted(Vec<RawFd>),
+    /// The daemon ended in order to become another program.
+    Updating(Option<update::Asked>),
+    /// How far a container is from its end.
+    Container(ContainerRecord),
+}
+
+/// The kinds of entries that this version knows.
+const KNOWN: [&str; 15] = [
+    "head",
+    "env",
+    "process",
+    "decision",
+    "child",
+    "worker",
+    "output",
+    "share",
+    "memory",
+    "client",
+    "asked",
+    "next",
+    "adopted",
+    "updating",
+    "container",
+];
+
+/// Who wrote a journal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Head {
+    /// [`FORMAT`]
+    pub format: u32,
+    /// The version of pmx.
+    pub version: String,
+    /// The boot that all of it belongs to.
+    pub boot: String,
+    /// The home.
+    pub home: Text,
+    /// Counts up with every snapshot.
+    pub serial: u64,
+    /// The keeper and the daemon.
+    pub pids: [i32; 2],
+}
+
+/// A process, with the numbers of its environment and of its candidate's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    process: Box<Process>,
+    #[serde(default)]
+    env: u64,
+    #[serde(default)]
+    candidate_env: u64,
+}
+
+/// Who waits for an operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The client.
+    pub client: u64,
+    /// What it called its request.
+    pub id: u64,
+    /// It asked for the end of the daemon.
+    #[serde(default)]
+    pub shutdown: bool,
+    /// The answer, once there is one: it is on record before it is sent, and what it says with it.
+    #[serde(default)]
+    pub answer: Option<Message>,
+}
+
+/// See [`Entry::Next`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Next {
+    /// Of operations.
+    pub op: u64,
+    /// Of shares.
+    pub share: u64,
+}
+
+/// The environments that are in the journal.
+#[derive(Debug, Default)]
+pub struct Envs {
+    known: Vec<(Arc<Env>, u64)>,
+    next: u64,
+}
+
+impl Envs {
+    /// The number of an environment; the second is true when it must be written down first. 0: the empty one.
+    pub fn number(&mut self, env: &SharedEnv) -> (u64, bool) {
+        if env.0.0.is_empty() {
+            return (0, false);
+        }
+        if let Some((_, number)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, &env.0)) {
+            return (*number, false);
+        }
+        self.next += 1;
+        self.known.push((env.0.clone(), self.next));
+        (self.next, true)
+    }
+
+    /// A snapshot begins: nothing is written down.
+    pub fn begin(&mut self) {
+        self.known.clear();
+    }
+}
+
+/// A process for the journal. `envs` are those of its app and of its candidate's app.
+pub fn process(mut process: Box<Process>, mut number: impl FnMut(&SharedEnv) -> u64) -> ProcessRecord {
+    let mut apart = |app: &mut Arc<App>| number(&std::mem::take(&mut Arc::make_mut(app).inherit));
+    let env = apart(&mut process.app);
+    let candidate_env = match &mut process.beside {
+        Some(Beside::Candidate { app, .. }) => apart(app),
+        Some(Beside::Rejected { .. } | Beside::Retiring(_)) | None => 0,
+    };
+    ProcessRecord { process, env, candidate_env }
+}
+
+/// Everything that a journal says.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Who wrote it.
+    pub head: Head,
+    envs: BTreeMap<u64, SharedEnv>,
+    processes: BTreeMap<ProcId, ProcessRecord>,
+    decisions: Vec<Change>,
+    /// Children, and the numbers of their environments.
+    pub children: BTreeMap<ChildId, (ChildRecord, u64)>,
+    /// Workers.
+    pub workers: BTreeMap<ChildId, Worker>,
+    /// Streams.
+    pub outputs: BTreeMap<(ChildId, Stream), OutputRecord>,
+    /// Shares.
+    pub shares: BTreeMap<u64, ShareRecord>,
+    /// Memories.
+    pub memories: BTreeMap<ProcId, Memory>,
+    /// Clients.
+    pub clients: BTreeMap<u64, ClientRecord>,
+    /// Who waits for what.
+    pub asked: BTreeMap<OpId, Asked>,
+    /// Numbers.
+    pub next: Next,
+    /// Sockets that were passed on.
+    pub adopted: Vec<RawFd>,
+    /// Why it ended, if it was to become another program.
+    pub updating: Option<update::Asked>,
+    /// How far the container is from its end.
+    pub container: Option<ContainerRecord>,
+    /// Lines of kinds that this version does not know, newest last.
+    pub strange: Vec<Vec<u8>>,
+    whole: bool,
+}
+
+/// A line that cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The line.
+    pub line: Vec<u8>,
+    /// Why.
+    pub reason: String,
+}
+
+impl Left {
+    /// Reads a journal. Lines that cannot be read are handed back, and the rest counts.
+    pub fn read(text: &[u8]) -> (Left, Vec<Unreadable>) {
+        let mut left = Left::default();
+        let mut unreadable = Vec::new();
+        // What comes after the last newline was never finished.
+        let end = text.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        for line in text[..end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(entry) => left.take(entry),
+                Err(_) if is_strange(line) => left.strange.push(line.to_vec()),
+                Err(error) => unreadable.push(Unreadable { line: line.to_vec(), reason: error.to_string() }),
+            }
+        }
+        (left, unreadable)
+    }
+
+    fn take(&mut self, entry: Entry) {
+        fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        match entry {
+            Entry::Head(head) => self.head = head,
+            Entry::Env(number, env) => {
+                self.envs.insert(number, SharedEnv(Arc::new(env)));
+            }
+            Entry::Process(id, process) => put(&mut self.processes, id, process),
+            Entry::Decision(change) => self.decisions.push(change),
+            Entry::Child(id, child) => put(&mut self.children, id, child.map(|child| *child)),
+            Entry::Worker(id, worker) => put(&mut self.workers, id, worker),
+            Entry::Output(child, stream, output) => put(&mut self.outputs, (child, stream), output),
+            Entry::Share(id, share) => put(&mut self.shares, id, share),
+            Entry::Memory(id, memory) => put(&mut self.memories, id, memory),
+            Entry::Client(id, client) => put(&mut self.clients, id, client),
+            Entry::Asked(op, asked) => put(&mut self.asked, op, asked),
+            Entry::Next(next) => {
+                self.next = next;
+                // It is the last line of a snapshot.
+                self.whole = true;
+            }
+            Entry::Adopted(fds) => self.adopted = fds,
+            Entry::Updating(asked) => self.updating = asked,
+            Entry::Container(container) => self.container = Some(container),
+        }
+    }
+
+    /// An environment by its number.
+    pub fn env(&self, number: u64) -> SharedEnv {
+        self.envs.get(&number).cloned().unwrap_or_default()
+    }
+
+    /// The decisions, put together. They are taken out.
+    pub fn supervisor(&mut self) -> Supervisor {
+        let mut supervisor = Supervisor::default();
+        for (id, record) in std::mem::take(&mut self.processes) {
+            let mut process = record.process;
+            let set = |app: &mut Arc<App>, env: SharedEnv| Arc::make_mut(app).inherit = env;
+            set(&mut process.app, self.env(record.env));
+            if let Some(Beside::Candidate { app, .. }) = &mut process.beside {
+                set(app, self.env(record.candidate_env));
+            }
+            supervisor.restore(Change::Process(id, Some(process)));
+        }
+        for change in std::mem::take(&mut self.decisions) {
+            supervisor.restore(change);
+        }
+        let children: BTreeSet<ChildId> = self.children.keys().copied().collect();
+        let told = self.children.iter().filter(|(_, (child, _))| child.told_to_stop).map(|(id, _)| *id);
+        supervisor.resume(&children, &told.collect());
+        supervisor
+    }
+
+    /// A process that is left out, with its children, and what was written about it. The fds of its children
+    /// stay open, for ever: nothing shall happen to them.
+    pub fn leave_out(&mut self, id: ProcId) -> Option<(ProcessRecord, Vec<RawFd>)> {
+        let process = self.processes.remove(&id)?;
+        let mut fds = Vec::new();
+        self.children.retain(|_, (child, _)| {
+            let stays = child.process != id;
+            if !stays {
+                fds.extend(child.fds());
+            }
+            stays
+        });
+        self.decisions.retain(|change| !change.is_about(id));
+        Some((process, fds))
+    }
+
+    /// After the daemon and its keeper died together: what of this can be had again. Nobody waits for anything
+    /// any more, and nothing but children is left to find.
+    pub fn find_again(&mut self, home: &Home) {
+        self.shares.clear();
+        self.workers.clear();
+        self.clients.clear();
+        self.asked.clear();
+        self.adopted.clear();
+        self.updating = None;
+        self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
+        self.decisions.iter_mut().for_each(Change::stay);
+        self.children.retain(|_, (child, _)| child.find_again(home.path()));
+        let children = &self.children;
+        self.outputs.retain(|(id, stream), output| {
+            let Some((child, _)) = children.get(id) else { return false };
+            let number = if *stream == Stream::Stderr { 2 } else { 1 };
+            let Ok(pipe) = pipe::reopen(child.pid, number, output.inode) else { return false };
+            output.pipe = pipe.into_raw_fd();
+            let file = log::open(&child.log_file(home, *stream)).ok().flatten();
+            output.file = file.map(IntoRawFd::into_raw_fd);
+            true
+        });
+    }
+
+    /// Whether it is whole: written to its end by one who did.
+    pub fn is_whole(&self) -> bool {
+        self.head.format > 0 && self.whole
+    }
+
+    /// All fds that it names.
+    pub fn fds(&self) -> BTreeSet<RawFd> {
+        let children = self.children.values().flat_map(|(child, _)| child.fds());
+        let outputs = self.outputs.values().flat_map(|output| [Some(output.pipe), output.file]).flatten();
+        let sockets = self.shares.values().flat_map(|share| share.sockets.iter().map(|(_, fd, _)| *fd));
+        let clients = self.clients.values().map(|client| client.fd);
+        let adopted = self.adopted.iter().copied();
+        children.chain(outputs).chain(sockets).chain(clients).chain(adopted).collect()
+    }
+}
+
+/// Whether a line is of a kind that this version does not know.
+fn is_strange(line: &[u8]) -> bool {
+    let value: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(line);
+    value.is_ok_and(|entry| entry.len() == 1 && !entry.keys().any(|kind| KNOWN.contains(&kind.as_str())))
+}

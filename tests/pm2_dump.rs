@@ -1,0 +1,158 @@
+//! The saved list is pm2's file: checked by pm2 itself, both ways.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Home, Ran, finish, free_port, get, node_modules, wait_for, wait_until};
+
+/// The real pm2 in a home of its own. Its daemon ends with this.
+struct Pm2 {
+    program: PathBuf,
+    home: PathBuf,
+    dir: PathBuf,
+}
+
+impl Pm2 {
+    /// As `tests/run` installs it, else from the `PATH`.
+    fn of(home: &Home) -> Option<Pm2> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [node_modules().join(".bin")].into_iter().chain(std::env::split_paths(&path));
+        let program = folders.map(|folder| folder.join("pm2")).find(|program| program.exists());
+        let Some(program) = program else {
+            println!("skipped: there is no pm2 (tests/run brings it)");
+            return None;
+        };
+        let pm2_home = home.dir().join("pm2-home");
+        fs::create_dir_all(&pm2_home).unwrap();
+        Some(Pm2 { program, home: pm2_home, dir: home.dir().to_path_buf() })
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        let mut command = Command::new(&self.program);
+        command.args(args).env("PM2_HOME", &self.home).env_remove("PMX_HOME").current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command.spawn().unwrap())
+    }
+
+    fn list(&self) -> Vec<Value> {
+        let out = self.run(&["jlist"]).ok().out;
+        serde_json::from_str(&out[out.find('[').unwrap()..]).unwrap()
+    }
+}
+
+impl Drop for Pm2 {
+    fn drop(&mut self) {
+        let _ = self.run(&["kill"]);
+    }
+}
+
+fn summary(list: &[Value]) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let one = |p: &Value| {
+        let env = &p["pm2_env"];
+        (text(&p["name"]), text(&env["status"]), text(&env["exec_mode"]))
+    };
+    let mut all: Vec<_> = list.iter().map(one).collect();
+    all.sort();
+    all
+}
+
+fn expected(rows: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    rows.iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()
+}
+
+const SERVER: &str = "require('http').createServer((q, r) => r.end(`${process.env.DECLARED} ${process.argv.slice(2)}`)).listen(+process.env.PORT);";
+
+#[test]
+fn pm2_resurrects_what_pmx_saved_and_saves_it_again() {
+    let home = Home::new();
+    let Some(pm2) = Pm2::of(&home) else { return };
+    let port = free_port();
+    home.file("web.js", SERVER);
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    let apps = format!(
+        r#"[{{"name": "web", "script": "web.js", "instances": 2, "args": ["a", "b c"], "max_restarts": 7,
+            "env": {{"DECLARED": "told", "PORT": "{port}"}}}}]"#
+    );
+    home.file("apps.json", &apps);
+    home.pmx(&["start", "apps.json"]).ok();
+    home.pmx(&["start", "app.sh"]).ok();
+    home.pmx(&["start", "sleep 1000", "--name", "line"]).ok();
+    home.pmx(&["stop", "app"]).ok();
+    home.pmx(&["save"]).ok();
+    home.pmx(&["kill"]).ok();
+    fs::copy(home.path().join("dump.pm2"), pm2.home.join("dump.pm2")).unwrap();
+
+    pm2.run(&["resurrect"]).ok();
+    let rows = expected(&[
+        ("app", "stopped", "fork_mode"),
+        ("line", "online", "fork_mode"),
+        ("web", "online", "cluster_mode"),
+        ("web", "online", "cluster_mode"),
+    ]);
+    assert_eq!(summary(&pm2.list()), rows);
+    let body = wait_for("an answer", || get(port, "/").ok()).body;
+    assert_eq!(body, "told a,b c");
+
+    // What pm2 made of it is read again, with what pm2 changed.
+    pm2.run(&["save"]).ok();
+    pm2.run(&["kill"]).ok();
+    home.pmx(&["resurrect", "pm2-home/dump.pm2"]).ok();
+    assert_eq!(summary(&home.list()), rows);
+    let web = home.list().into_iter().find(|p| p["name"] == "web").unwrap();
+    assert_eq!(web["pm2_env"]["max_restarts"], 7);
+    let body = wait_for("an answer", || get(port, "/").ok()).body;
+    assert_eq!(body, "told a,b c");
+}
+
+#[test]
+fn pmx_resurrects_what_pm2_saved() {
+    let home = Home::new();
+    let Some(pm2) = Pm2::of(&home) else { return };
+    let port = free_port();
+    home.file("web.js", SERVER);
+    home.file("app.sh", "#!/bin/sh\necho \"$DECLARED\"\nexec sleep 1000\n");
+    let apps = format!(
+        r#"{{"apps": [
+            {{"name": "web", "script": "./web.js", "instances": 2, "exec_mode": "cluster", "args": "a 'b c'",
+              "env": {{"DECLARED": "told", "PORT": "{port}"}}, "kill_timeout": 777, "min_uptime": "5s"}},
+            {{"name": "app", "script": "./app.sh", "env": {{"DECLARED": "told"}}, "stop_exit_codes": [3],
+              "max_memory_restart": "1G"}}]}}"#
+    );
+    home.file("apps.json", &apps);
+    pm2.run(&["start", "apps.json"]).ok();
+    pm2.run(&["start", "sleep 1000", "--name", "line"]).ok();
+    pm2.run(&["stop", "line"]).ok();
+    pm2.run(&["save"]).ok();
+    pm2.run(&["kill"]).ok();
+
+    // In its place, as somebody would copy it.
+    fs::create_dir(home.path()).unwrap();
+    fs::copy(pm2.home.join("dump.pm2"), home.path().join("dump.pm2")).unwrap();
+    let ran = home.pmx(&["resurrect"]).ok();
+    let note = "app: pmx does not have max_memory_restart yet, and goes on without\n";
+    assert!(ran.err.contains(note), "{ran:?}");
+    let rows = expected(&[
+        ("app", "online", "fork_mode"),
+        ("line", "stopped", "fork_mode"),
+        ("web", "online", "cluster_mode"),
+        ("web", "online", "cluster_mode"),
+    ]);
+    assert_eq!(summary(&home.list()), rows, "{ran:?}");
+    let body = wait_for("an answer", || get(port, "/").ok()).body;
+    assert_eq!(body, "told a,b c");
+    let list = home.list();
+    let find = |name: &str| list.iter().find(|p| p["name"] == name).unwrap()["pm2_env"].clone();
+    assert_eq!((&find("web")["kill_timeout"], &find("web")["min_uptime"]), (&777.into(), &5000.into()));
+    assert_eq!(find("app")["stop_exit_codes"], serde_json::json!([3]));
+    let log = PathBuf::from(find("app")["pm_out_log_path"].as_str().unwrap());
+    assert_eq!(log.parent(), Some(&*home.path().join("logs")), "pm2's own logs are not ours");
+    wait_until("its line", || fs::read_to_string(&log).is_ok_and(|text| text == "told\n"));
+    // Saved by pmx it is pmx's, and pm2's is a generation.
+    home.pmx(&["save"]).ok();
+    let is_ours = |path: &Path| fs::read(path).unwrap().starts_with(b"[{\"_pmx\":");
+    assert!(is_ours(&home.path().join("dump.pm2")) && !is_ours(&home.path().join("dump.pm2.bak")));
+}

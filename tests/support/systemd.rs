@@ -1,0 +1,176 @@
+//! A machine of its own: the real systemd as process 1 of new namespaces, in a cgroup of its own, with nothing of
+//! this machine to start, change or stop. It shares the network and `/tmp` with the test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::{DEADLINE, Ran, finish, wait_for, wait_until};
+
+/// What process 1 does before it becomes systemd: its own `/etc`, `/run` and cgroups, and no units but a handful
+/// of empty targets.
+const PREPARE: &str = r#"
+umount -R /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs tmpfs "$DIR"
+mkdir "$DIR/up" "$DIR/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$DIR/up,workdir=$DIR/work" overlay /etc
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd
+mount -t tmpfs tmpfs /etc/systemd
+mkdir -p /etc/systemd/system
+units=$(readlink -f /lib/systemd)
+mount -t tmpfs tmpfs "$units/system"
+if [ -d "$units/system-generators" ]; then mount -t tmpfs tmpfs "$units/system-generators"; fi
+for target in sysinit basic multi-user shutdown network remote-fs nss-lookup time-sync sockets; do
+    printf '[Unit]\nDefaultDependencies=no\n' >"$units/system/$target.target"
+done
+mount --bind "$LOG" /dev/kmsg
+exec env -i container=pmx-test PATH="$PATH" "$units/systemd" --system --unit=multi-user.target \
+    --log-target=kmsg --show-status=no
+"#;
+
+/// The machine. Dropping it ends all that runs in it.
+pub struct Machine {
+    unshare: Child,
+    /// Its process 1, as this machine counts.
+    init: i32,
+    cgroup: PathBuf,
+    dir: PathBuf,
+}
+
+/// Whether there is what a machine is made of. What is missing is said, loudly.
+pub fn can_boot() -> bool {
+    let missing = if !nix::unistd::geteuid().is_root() {
+        "only root can boot a machine"
+    } else if !Path::new("/lib/systemd/systemd").exists() {
+        "systemd is not installed (.ci/run brings it)"
+    } else if cgroup2().is_none() {
+        "no cgroup2 is mounted"
+    } else {
+        return true;
+    };
+    eprintln!("\n!!! SKIPPED: {missing}; what systemd does with pmx is NOT tested\n");
+    false
+}
+
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    lines.find(|words| words[2] == "cgroup2").map(|words| PathBuf::from(words[1]))
+}
+
+impl Machine {
+    /// Boots one, whose own files are below `dir`.
+    pub fn boot(dir: &Path) -> Machine {
+        let dir = dir.join("machine");
+        let own = dir.join("own");
+        fs::create_dir_all(&own).unwrap();
+        let log = dir.join("kmsg");
+        fs::write(&log, "").unwrap();
+        let name = dir.to_str().unwrap().replace('/', "-");
+        let cgroup = cgroup2().unwrap().join(format!("pmx{name}"));
+        fs::create_dir(&cgroup).unwrap();
+        // Into the cgroup first: it is the root of the one that the namespaces show.
+        let enter = r#"echo $$ >"$CGROUP/cgroup.procs"
+            exec unshare -mpfCu --propagation private --kill-child=KILL --mount-proc sh -ec "$PREPARE""#;
+        let unshare = Command::new("/bin/sh")
+            .args(["-ec", enter])
+            .envs([("CGROUP", &cgroup), ("DIR", &own), ("LOG", &log)])
+            .env("PREPARE", PREPARE)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let init = wait_for("process 1", || fs::read_to_string(&children).ok()?.trim().parse().ok());
+        let machine = Machine { unshare, init, cgroup, dir };
+        wait_until("systemd", || machine.run(&["systemctl", "is-system-running"]).out == "running\n");
+        machine
+    }
+
+    /// A command in the machine, not started yet.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, line: &[S]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.init.to_string(), "-m", "-p", "-C", "-u", "--"]).args(line);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command in the machine to its end.
+    #[track_caller]
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, line: &[S]) -> Ran {
+        finish(self.command(line).spawn().unwrap())
+    }
+
+    #[track_caller]
+    pub fn systemctl(&self, verb: &[&str]) -> Ran {
+        self.run(&[&["systemctl"], verb].concat())
+    }
+
+    /// A property of a unit.
+    #[track_caller]
+    pub fn show(&self, unit: &str, property: &str) -> String {
+        self.systemctl(&["show", "--value", "-p", property, unit]).ok().out.trim().to_string()
+    }
+
+    /// Changes a unit as an administrator would.
+    pub fn drop_in(&self, unit: &str, text: &str) {
+        let line = r#"mkdir -p "/etc/systemd/system/$1.d"; printf '%s\n' "$2" >"/etc/systemd/system/$1.d/test.conf""#;
+        self.run(&["sh", "-ec", line, "sh", unit, text]).ok();
+        self.systemctl(&["daemon-reload"]).ok();
+    }
+
+    /// The processes of a unit, as this machine counts them, those in groups below its own included.
+    pub fn processes(&self, unit: &str) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mut groups = vec![self.cgroup.join("system.slice").join(unit)];
+        while let Some(group) = groups.pop() {
+            let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            found.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+            let below = fs::read_dir(group).into_iter().flatten().flatten();
+            groups.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        found
+    }
+
+    /// The process that systemd takes for the main one, as this machine counts.
+    #[track_caller]
+    pub fn main_pid(&self, unit: &str) -> i32 {
+        let inside = self.show(unit, "MainPID");
+        let is_it = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            ids.split_whitespace().last() == Some(&inside)
+        };
+        wait_for("the main process", || self.processes(unit).into_iter().find(is_it))
+    }
+
+    /// What systemd said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("kmsg")).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what systemd said:\n{}", self.log());
+        }
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        super::signal(self.init, 9);
+        let _ = self.unshare.wait();
+        let until = std::time::Instant::now() + DEADLINE;
+        while !remove_groups(&self.cgroup) && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+fn remove_groups(group: &Path) -> bool {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    fs::remove_dir(group).is_ok() || !group.exists()
+}
