@@ -222,7 +222,11 @@ fn u07_awkward_values_come_through_unchanged() {
         // The shell itself lacks the variables that it adds for what it becomes.
         wait_until("the shell becomes sleep", || line().starts_with(b"sleep\0"));
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-        (home.list()[0]["name"].clone(), environ, std::fs::read_to_string(home.dir().join("arguments")).unwrap())
+        (
+            home.list()[0]["name"].clone(),
+            environ,
+            std::fs::read_to_string(home.dir().join("arguments")).unwrap(),
+        )
     };
     let before = seen(&home);
     assert_eq!(before.0, name);
