@@ -205,9 +205,10 @@ impl Row {
         let mut unshare = command.spawn().map_err(text)?;
         let began = Instant::now();
         let init = loop {
-            // As early as possible: the signal after a millisecond counts from here.
+            // As early as possible: the signal after a millisecond counts from here. The kernel shows the
+            // arguments when an exec is complete; before that, no program can have seen to its signals.
             let child = children(unshare.id()).first().copied();
-            if let Some(init) = child.filter(|init| !matches!(program_of(*init).as_str(), "" | "unshare")) {
+            if let Some(init) = child.filter(|init| first_argument(*init) == self.argv[0].as_bytes()) {
                 break init;
             }
             if began.elapsed() > END_LIMIT || !matches!(unshare.try_wait(), Ok(None)) {
@@ -349,6 +350,12 @@ impl Drop for Container {
             println!("{}: outlived its container", self.init);
         }
     }
+}
+
+/// Empty as long as the process is on its way to its program.
+fn first_argument(pid: u32) -> Vec<u8> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
 /// The children of a process's first thread, zombies too, without a look at all processes there are.
