@@ -471,9 +471,16 @@ impl World {
 
     /// Lets time go on to the next thing that happens.
     fn advance(&mut self) -> bool {
-        let fate = self.fates.first().map(|(at, ..)| *at);
-        let timer = self.supervisor.next_deadline();
-        let Some(next) = fate.into_iter().chain(timer).min() else { return false };
+        let next = |world: &Self| {
+            let fate = world.fates.first().map(|(at, ..)| *at);
+            let timer = world.supervisor.next_deadline();
+            (fate, timer, fate.into_iter().chain(timer).min())
+        };
+        if next(self).2.is_none_or(|at| at > self.now) {
+            // Nobody sleeps with something left to do.
+            self.perform(true);
+        }
+        let (fate, timer, Some(next)) = next(self) else { return false };
         self.now = self.now.max(next);
         // At the same instant either may come first, as in the real loop.
         if fate.is_some_and(|at| at <= self.now)

@@ -93,8 +93,9 @@ impl Supervisor {
         if let Some(process) = self.processes.get_mut(&id)
             && let State::Online { child: current, listening, .. } = &mut process.state
             && *current == child
+            && !std::mem::replace(listening, true)
         {
-            *listening = true;
+            self.old_child_listens(now, id);
         }
     }
 

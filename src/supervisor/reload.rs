@@ -75,16 +75,11 @@ impl Supervisor {
     /// The candidate's time is over: it has baked, or it was too slow.
     pub(super) fn replacement_due(&mut self, now: Mono, id: ProcId) {
         let Some(process) = self.processes.get(&id) else { return };
-        let Some(Beside::Candidate { baking, app, listening, since, .. }) = &process.beside else { return };
-        let awaited = Self::candidate_readiness(process, app);
-        if *baking && awaited == Readiness::Listening && !*listening {
-            // The old child began to listen only now, so the new one has to as well.
-            return self.bake_again(id, *since + app.listen_timeout);
-        }
+        let Some(Beside::Candidate { baking, app, .. }) = &process.beside else { return };
         if *baking {
             return self.take_over(now, id);
         }
-        let what = match awaited {
+        let what = match Self::candidate_readiness(process, app) {
             Readiness::Spawned => "was not started",
             Readiness::Listening => "does not listen",
             Readiness::Message => "was not ready",
@@ -94,12 +89,24 @@ impl Supervisor {
         self.reject_candidate(now, id, reason);
     }
 
-    fn bake_again(&mut self, id: ProcId, due: Mono) {
+    /// The old child began to listen only now. What bakes has to as well, and to bake from then on.
+    pub(super) fn old_child_listens(&mut self, now: Mono, id: ProcId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(Beside::Candidate { app, baking: true, listening, since, .. }) = &process.beside else {
+            return;
+        };
+        if Self::candidate_readiness(process, app) != Readiness::Listening {
+            return;
+        }
+        let (bakes, due) = match listening {
+            true => (true, now + app.bake_time),
+            false => (false, *since + app.listen_timeout),
+        };
+        self.timers.arm(TimerKey::Replacement(id), due);
         if let Some(process) = self.processes.get_mut(&id)
             && let Some(Beside::Candidate { baking, .. }) = &mut process.beside
         {
-            *baking = false;
-            self.timers.arm(TimerKey::Replacement(id), due);
+            *baking = bakes;
         }
     }
 
