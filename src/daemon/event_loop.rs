@@ -32,7 +32,7 @@ use crate::sys::board::{Board, NOBODY, Shared, Slot};
 use crate::sys::reap::{self, ExitStatus, Reaped};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::{self, LocalAddr};
-use crate::sys::{clock, failpoint, family, inherit, kept, limits, pidfd, users};
+use crate::sys::{clock, failpoint, family, inherit, kept, limits, memory, pidfd, users};
 use crate::time::{Millis, Mono};
 
 /// Children started in one round: starting takes long, and others wait.
@@ -310,6 +310,7 @@ impl Daemon {
         self.begin();
         self.perform_actions();
         self.record();
+        memory::forget_code();
         let mut armed: Option<Mono> = None;
         loop {
             // A round that never ends, ends us, and the next daemon goes on.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::sys::board::{CRASHED, Phase, Shared, Slot};
 use crate::sys::clock;
 use crate::sys::family::{self, Arguments, Look};
+use crate::sys::memory;
 use crate::sys::reap::{self, ExitStatus};
 use crate::time::{Millis, Mono};
 
@@ -89,6 +90,7 @@ impl Keeper {
                 }
             };
             let born = clock::mono();
+            memory::forget_code();
             let status = self.watch(daemon);
             match self.shared.board.phase() {
                 Phase::Ending => return self.over(status),

@@ -11,6 +11,7 @@ pub mod inotify;
 pub mod kept;
 pub mod limits;
 pub mod lock;
+pub mod memory;
 pub mod notify;
 pub mod pidfd;
 pub mod pipe;
