@@ -4,23 +4,24 @@
 //! Sockets belong to the app and its slots, never to a child: across reload, restart and crash nobody
 //! closes a listener, so no connection in its queue is lost.
 
+mod handover;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 
 use mio::Registry;
 use serde::{Deserialize, Serialize};
 
 use super::children::Children;
-use super::share::{AppKey, Listener, Share, ShareRecord, User, is_at};
+use super::share::{AppKey, Listener, Share, User, is_at};
 use super::source::Progress;
 use crate::app::{App, Balance};
 use crate::node::{self, Handle, Place, Query};
 use crate::supervisor::ChildId;
 use crate::sys::board::{Board, FLIGHTS};
-use crate::sys::inherit;
 use crate::sys::kept::Kept;
 use crate::sys::socket::{self, LocalAddr};
 use crate::time::{Millis, Mono};
@@ -93,106 +94,10 @@ impl Primary {
         self.changed_adopted = true;
     }
 
-    /// Those, for the journal.
-    pub fn adopted(&self) -> Vec<RawFd> {
-        self.adopted.iter().map(|(_, fd)| fd.as_raw_fd()).collect()
-    }
-
     /// A child that may become a worker.
     pub fn join(&mut self, child: ChildId, held: bool) {
         self.changed_workers.insert(child);
         self.workers.insert(child, Worker { held, draining: false });
-    }
-
-    /// A worker for the journal.
-    pub fn worker(&self, child: ChildId) -> Option<Worker> {
-        self.workers.get(&child).copied()
-    }
-
-    /// All shares, by number.
-    pub fn shares(&self) -> impl Iterator<Item = u64> + '_ {
-        self.shares.keys().map(|id| id.0)
-    }
-
-    /// Connections that are on their way or wait.
-    pub fn connections(&self) -> impl Iterator<Item = RawFd> + '_ {
-        let waiting = self.shares.values().flat_map(|share| &share.waiting);
-        self.in_flight.values().map(|flight| &flight.connection).chain(waiting).map(AsRawFd::as_raw_fd)
-    }
-
-    /// A share for the journal.
-    pub fn record(&self, id: u64) -> Option<ShareRecord> {
-        self.shares.get(&ShareId(id)).map(Share::record)
-    }
-
-    /// The number of the next share.
-    pub fn next_share(&self) -> u64 {
-        self.next_share
-    }
-
-    /// Takes over what a daemon before us had: shares by number, workers, and connections that were on
-    /// their way. `found` are connections of which nobody knows how far they had come: not to a worker.
-    pub fn restore(
-        &mut self,
-        shares: BTreeMap<u64, ShareRecord>,
-        workers: BTreeMap<ChildId, Worker>,
-        next_share: u64,
-        found: Vec<OwnedFd>,
-    ) {
-        self.workers = workers;
-        for (id, record) in shares {
-            let share = Share::restore(record, &mut self.next_listener);
-            let id = ShareId(id);
-            self.next_share = self.next_share.max(id.0 + 1);
-            self.by_listener.extend(share.sockets.values().map(|listener| (listener.id, id)));
-            self.names.insert((share.app.clone(), share.key.clone()), id);
-            self.shares.insert(id, share);
-        }
-        self.next_share = self.next_share.max(next_share);
-        let flights = self.board.iter().flat_map(|board| &board.flights);
-        for flight in flights.filter(|flight| flight.seq.load(SeqCst) != 0) {
-            let (seq, worker) = (flight.seq.load(SeqCst), ChildId(flight.worker.load(SeqCst)));
-            let share = ShareId(flight.share.load(SeqCst));
-            let Ok(connection) = inherit::take(flight.fd.load(SeqCst)) else { continue };
-            if let Some(share) = self.shares.get_mut(&share) {
-                share.rota.given(worker.0);
-            }
-            self.in_flight.insert(seq, InFlight { share, worker, connection });
-        }
-        for connection in found {
-            let Ok(local) = socket::local_addr(connection.as_fd()) else { continue };
-            if let Some(share) = self.shares.values_mut().find(|share| share.is_of(&local)) {
-                share.waiting.push_back(connection);
-            }
-        }
-    }
-
-    /// After [`Self::restore`], once the children are there: workers take their turns again.
-    pub fn begin_again(&mut self, registry: &Registry, children: &mut Children) {
-        let ids: Vec<ShareId> = self.shares.keys().copied().collect();
-        for id in ids {
-            let Some(share) = self.shares.get_mut(&id) else { continue };
-            let gone: Vec<ChildId> =
-                share.users.keys().filter(|child| children.get(**child).is_none()).copied().collect();
-            for child in gone {
-                share.users.remove(&child);
-            }
-            if share.policy != Balance::Rr {
-                continue;
-            }
-            let users: Vec<ChildId> = share.users.keys().copied().collect();
-            for child in users {
-                if self.workers.get(&child).is_some_and(|worker| !worker.held && !worker.draining) {
-                    self.serve(registry, children, id, child);
-                }
-            }
-        }
-        let workers = self.in_flight.values().map(|flight| flight.worker);
-        let lost: Vec<ChildId> = workers.filter(|child| children.get(*child).is_none()).collect();
-        for child in lost {
-            self.gone(registry, children, child);
-        }
-        self.cover(registry, children);
     }
 
     /// A connection goes to a worker, and the next daemon shall know.
