@@ -93,6 +93,7 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
     use super::*;
+    use crate::sys::testing::alone;
     use crate::sys::{fdpass, pipe::memfd};
 
     fn from(vars: &[(&str, &str)], us: &[u32]) -> io::Result<Notify> {
@@ -143,15 +144,18 @@ mod tests {
 
     #[test]
     fn a_manager_that_does_not_read_never_blocks_us() {
-        let path = std::env::temp_dir().join(format!("pmx-deaf-{}", std::process::id()));
-        let socket = UnixDatagram::bind(&path).unwrap();
-        let notify = from(&[("NOTIFY_SOCKET", path.to_str().unwrap())], &[]).unwrap();
-        let error = (0..100_000).find_map(|_| notify.send("WATCHDOG=1").err()).expect("a full queue");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        drop(socket);
-        assert_eq!(notify.send("READY=1").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        std::fs::remove_file(path).unwrap();
-        assert_eq!(notify.send("READY=1").unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Alone: a child that another test starts has the socket, too, until it executes its program.
+        alone("sys::notify::tests::a_manager_that_does_not_read_never_blocks_us", || {
+            let path = std::env::temp_dir().join(format!("pmx-deaf-{}", std::process::id()));
+            let socket = UnixDatagram::bind(&path).unwrap();
+            let notify = from(&[("NOTIFY_SOCKET", path.to_str().unwrap())], &[]).unwrap();
+            let error = (0..100_000).find_map(|_| notify.send("WATCHDOG=1").err()).expect("a full queue");
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            drop(socket);
+            assert_eq!(notify.send("READY=1").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            std::fs::remove_file(path).unwrap();
+            assert_eq!(notify.send("READY=1").unwrap_err().kind(), io::ErrorKind::NotFound);
+        });
     }
 
     #[test]
