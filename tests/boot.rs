@@ -248,6 +248,65 @@ fn r02_a_daemon_that_dies_under_systemd_is_not_missed() {
     assert_eq!((booted.state().as_str(), booted.machine.show(UNIT, "NRestarts").as_str()), ("active", "0"));
 }
 
+/// Keeper and daemon die together, or the keeper alone. Systemd starts the next one, and hands it the sockets that
+/// it kept: neither workers nor their clients notice.
+#[cfg(feature = "load")]
+#[test]
+fn r02_keeper_and_daemon_die_under_systemd_and_no_request_is_lost() {
+    use crate::support::server::{Background, app};
+    use pmx::load::{Plan, Target};
+
+    if !can_boot() {
+        return;
+    }
+    let booted = Booted::start(Home::new());
+    let (port, node, hello) = (free_port(), node(20), app("hello.cjs"));
+    let start =
+        ["start", hello.to_str().unwrap(), "-n", "app", "-i", "2", "--interpreter", node.to_str().unwrap()];
+    booted.pmx_with(&[("PORT", &port.to_string())], &start).ok();
+    let counter = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo $n; sleep 0.02; done\n";
+    booted.start_script("counter.sh", counter, &[]);
+    wait_until("an answer", || get(port, "/").is_ok_and(|response| response.status == 200));
+    let pids = || booted.pmx(&["jlist"]).ok().out;
+    let apps = || -> Vec<(i64, u64)> {
+        let list: Vec<serde_json::Value> = serde_json::from_str(&pids()).unwrap();
+        list.iter()
+            .map(|p| (p["pid"].as_i64().unwrap(), p["pm2_env"]["restart_time"].as_u64().unwrap()))
+            .collect()
+    };
+    let stored = || booted.machine.show(UNIT, "NFileDescriptorStore");
+    // Two listeners, the channels of two workers, and that of a shell, which may become one.
+    wait_until("what systemd keeps", || stored() == "5");
+    let before = apps();
+    let target = Target::Tcp(([127, 0, 0, 1], port).into());
+    let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target.clone()) });
+    for round in 0..3 {
+        let main = booted.machine.main_pid(UNIT);
+        let mut own = vec![main];
+        // The last time the daemon lives on, for a moment.
+        own.extend(crate::support::container::children_of(main).into_iter().filter(|_| round < 2));
+        own.iter().for_each(|pid| signal(*pid, libc::SIGKILL));
+        booted.wait_active_again(&(round + 1).to_string());
+        assert_eq!(apps(), before, "round {round}");
+        assert_eq!(stored(), "5");
+    }
+    let report = load.stop();
+    assert_eq!(report.failures.total(), 0, "{}", report.failures);
+    // They are workers like any other: what reload replaces is replaced without loss.
+    let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target) });
+    booted.pmx(&["reload", "app"]).ok();
+    let report = load.stop();
+    assert_eq!(report.failures.total(), 0, "{}", report.failures);
+    assert_eq!(stored(), "5");
+    let lines = booted.home.log("counter-out-2.log");
+    let numbers: Vec<usize> = lines.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len()), "{lines}");
+    // A stop is a stop.
+    let all = booted.machine.processes(UNIT);
+    booted.machine.systemctl(&["stop", UNIT]).ok();
+    assert!(all.iter().all(|pid| !is_alive(*pid)), "{all:?}");
+}
+
 #[test]
 fn r06_a_daemon_that_hangs_is_restarted() {
     if !can_boot() {
@@ -264,8 +323,12 @@ fn r06_a_daemon_that_hangs_is_restarted() {
     // The keeper first, which would wake the daemon.
     let all = booted.machine.processes(UNIT);
     assert_eq!(all.len(), 2, "{all:?}");
+    booted.start_script("app.sh", "#!/bin/sh\nexec sleep 1000\n", &[]);
+    let app = booted.machine.processes(UNIT).into_iter().find(|pid| !all.contains(pid)).unwrap();
     all.iter().for_each(|pid| signal(*pid, libc::SIGSTOP));
     booted.wait_active_again("1");
+    assert!(is_alive(app) && booted.machine.processes(UNIT).contains(&app));
+    assert_eq!(booted.machine.processes(UNIT).len(), 3);
     assert!(booted.machine.log().contains("Watchdog timeout"), "{}", booted.machine.log());
     assert!(!is_alive(first));
 }

@@ -181,6 +181,9 @@ fn dispatch(typed: Typed, caller: &Caller, screen: &mut Screen<'_>) -> Result<Ru
         if let Some(state) = options.check_state {
             return Ok(Run::CheckState(state));
         }
+        if options.sweep {
+            return startup::sweep::sweep(caller).map(|()| DONE);
+        }
         home.prepare()?;
         let Options { foreground, resurrect, lock_fd, ready_fd, resume, .. } = options;
         if lock_fd.is_some() {

@@ -40,6 +40,7 @@ pub struct Options {
     pub app: Option<String>,
     pub resume: Option<RawFd>,
     pub check_state: Option<RawFd>,
+    pub sweep: bool,
     pub auto: bool,
     pub autosave: bool,
     /// Whose daemon is started at boot.
@@ -154,6 +155,7 @@ impl Options {
             Opt::App => self.app = Some(text(value)?),
             Opt::Resume => self.resume = Some(fd(value)?),
             Opt::CheckState => self.check_state = Some(fd(value)?),
+            Opt::Sweep => self.sweep = true,
             Opt::Auto => self.auto = true,
             Opt::Autosave => self.autosave = true,
             Opt::BootUser => self.boot_user = Some(text(value)?),

@@ -2,6 +2,7 @@
 
 mod platform;
 mod script;
+pub mod sweep;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -88,6 +88,7 @@ pub enum Opt {
     App,
     Resume,
     CheckState,
+    Sweep,
     Auto,
     Autosave,
     BootUser,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::{self, FromWorker, MESSAGE_LIMIT, ToWorker};
 use crate::sys::kept::Kept;
-use crate::sys::{fdpass, inherit, socket};
+use crate::sys::{fdpass, inherit, pipe, socket};
 
 /// How much may wait for a worker that does not read.
 const OUTBOX_LIMIT: usize = 8 << 20;
@@ -84,6 +84,11 @@ impl Channel {
     /// For the event loop.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// What the kernel calls it, whatever number it has.
+    pub fn inode(&self) -> u64 {
+        pipe::inode(self.socket.as_fd())
     }
 
     /// Whether the worker keeps up with what it is sent.

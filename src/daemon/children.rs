@@ -75,6 +75,9 @@ pub struct ChildRecord {
     since_wall: Wall,
     #[serde(default)]
     channel: Option<RawFd>,
+    /// Of the channel, for when its number has lost its meaning.
+    #[serde(default)]
+    channel_inode: u64,
     #[serde(default)]
     unsent: Vec<Unsent>,
     #[serde(default)]
@@ -95,10 +98,14 @@ pub struct ChildRecord {
 
 impl ChildRecord {
     /// After our keeper died with us: finds the child again, beyond doubt, or not at all.
-    pub fn find_again(&mut self, home: &Path) -> bool {
-        // Its channel ended with the daemon that had it.
-        self.channel = None;
-        self.unsent.clear();
+    pub fn find_again(&mut self, home: &Path, stored: &mut BTreeMap<u64, OwnedFd>) -> bool {
+        // A channel that nobody kept ended with the daemon that had it, and so did what was on its way.
+        let is_cut = self.unsent.iter().any(|unsent| unsent.rider().is_some());
+        let channel = stored.remove(&self.channel_inode).filter(|_| !is_cut);
+        if channel.is_none() {
+            self.unsent.clear();
+        }
+        self.channel = channel.map(IntoRawFd::into_raw_fd);
         self.orphan = true;
         self.generation = 0;
         // The pidfd first: what is true of the pid after that is true of it.
@@ -113,6 +120,16 @@ impl ChildRecord {
     /// Where a stream of it goes.
     pub fn log_file(&self, home: &Home, stream: Stream) -> std::path::PathBuf {
         home.log_file(&self.app, self.process.0, stream)
+    }
+
+    /// Whether it has a channel.
+    pub fn has_channel(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// Its channel, by inode and fd.
+    pub fn socket(&self) -> Option<(u64, RawFd)> {
+        self.channel.map(|fd| (self.channel_inode, fd))
     }
 
     /// The fds that it stands for.
@@ -359,6 +376,7 @@ impl Children {
             since: child.since,
             since_wall: child.since_wall,
             channel: child.channel.as_ref().map(Channel::fd),
+            channel_inode: child.channel.as_ref().map_or(0, Channel::inode),
             unsent: child.channel.as_ref().map_or(Vec::new(), Channel::unsent),
             node_version: child.node_version.clone(),
             pidfd: child.pidfd.as_ref().map(|pidfd| pidfd.as_raw_fd()),

@@ -112,13 +112,15 @@ pub struct Beginning {
     /// Where it goes on writing down.
     pub journal: Journal,
     /// What it knows in a container.
+    /// The service manager above us.
+    pub manager: Manager,
     pub runtime: Option<Runtime>,
 }
 
 impl Daemon {
     /// Takes hold of everything the loop needs. The caller holds the lock of the home.
     pub fn set_up(home: Home, beginning: Beginning) -> Result<Daemon, String> {
-        let Beginning { shared, mut left, control, found, journal, runtime } = beginning;
+        let Beginning { shared, mut left, control, found, journal, manager, runtime } = beginning;
         let board = shared.board;
         let failed = |what: &str, error: std::io::Error| format!("{what}: {}", crate::sys::reason(&error));
         let poll = Poll::new().map_err(|error| failed("make an epoll", error))?;
@@ -212,7 +214,7 @@ impl Daemon {
             supervisor,
             children,
             primary,
-            manager: Manager::default(),
+            manager,
             control,
             memories,
             runtime,
@@ -238,6 +240,7 @@ impl Daemon {
             desk,
             buffer: vec![0; BUFFER],
         };
+        daemon.store_everything();
         if let Some(asked) = updating {
             daemon.has_updated(asked);
         }

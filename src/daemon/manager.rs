@@ -1,11 +1,12 @@
 //! The service manager that started us, if one did: it is told when we serve, that we live, and that we end.
 //! Before we say that we serve, the saved apps are started, by a client of ours that we start for it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::children::describe;
+use super::store::{Owner, Store};
 use crate::sys::notify::Notify;
 use crate::sys::pidfd;
 use crate::sys::reap::{ExitStatus, Reaped};
@@ -22,6 +23,9 @@ pub struct Manager {
     ping: Option<(Millis, Mono)>,
     /// What it did not take yet, and when to try again.
     unsent: Option<(String, Mono)>,
+    /// What it keeps for us, and when to try again to tell it.
+    store: Store,
+    behind: Option<Mono>,
     /// The client that starts the saved apps.
     helper: Option<i32>,
     ending: bool,
@@ -33,6 +37,40 @@ impl Manager {
     pub fn new(notify: Notify, now: Mono) -> Manager {
         let ping = notify.watchdog().map(|timeout| (Millis((timeout.0 / 2).max(1)), now));
         Manager { notify, ping, ..Manager::default() }
+    }
+
+    /// Whether somebody keeps sockets for us.
+    pub fn stores(&self) -> bool {
+        self.notify.is_heard() && !self.ending
+    }
+
+    /// What is to be kept for an owner from now on, as inodes and fds.
+    pub fn keep(&mut self, owner: Owner, sockets: impl IntoIterator<Item = (u64, RawFd)>) {
+        self.store.keep(owner, sockets);
+    }
+
+    /// Has what an earlier daemon stored, and we do not know, be given up.
+    pub fn give_up(&mut self, inodes: impl IntoIterator<Item = u64>) {
+        inodes.into_iter().for_each(|inode| self.store.give_up(inode));
+    }
+
+    /// To be called before it is on record that sockets are gone.
+    pub fn store_less(&mut self) {
+        let _ = self.store.tell_given_up(&self.notify);
+    }
+
+    /// To be called when it is on record which sockets there are.
+    pub fn store_more(&mut self, now: Mono) {
+        if !self.store.is_behind() {
+            return;
+        }
+        let told = self.store.tell(&self.notify);
+        self.behind = self.store.is_behind().then_some(now + AGAIN);
+        if let Err(error) = told
+            && error.kind() != std::io::ErrorKind::WouldBlock
+        {
+            self.complain(&error);
+        }
     }
 
     /// The daemon serves clients. With `resurrect`, ready is what it is once the saved apps were started.
@@ -94,11 +132,14 @@ impl Manager {
     /// When there is something to tell.
     pub fn deadline(&self) -> Option<Mono> {
         let again = self.unsent.as_ref().map(|(_, again)| *again);
-        [self.ping.map(|(_, due)| due), again].into_iter().flatten().min()
+        [self.ping.map(|(_, due)| due), again, self.behind].into_iter().flatten().min()
     }
 
     /// Tells what is due.
     pub fn tick(&mut self, now: Mono) {
+        if self.behind.is_some_and(|again| again <= now) {
+            self.store_more(now);
+        }
         if let Some((_, again)) = &self.unsent
             && *again <= now
             && let Some((lines, _)) = self.unsent.take()

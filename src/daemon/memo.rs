@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::event_loop::Daemon;
 use super::journal::Journal;
 use super::record::{self, Entry, Envs, FORMAT, Head, Next};
+use super::share::ShareRecord;
 use super::source::Source;
+use super::store::Owner;
 use super::update;
 use crate::app::{SharedEnv, Text};
 use crate::supervisor::{Change, ChildId};
@@ -83,10 +85,25 @@ impl Daemon {
         self.put_decisions(everything);
         self.put_children(everything);
         self.put_rest(everything);
+        self.manager.store_less();
         failpoint::reach("before-commit");
         self.memo.journal.commit();
         failpoint::reach("after-commit");
+        self.manager.store_more(self.now);
         self.settle();
+    }
+
+    /// A manager may know nothing of what we have.
+    pub(super) fn store_everything(&mut self) {
+        if !self.manager.stores() {
+            return;
+        }
+        for (id, child) in self.children.ids().filter_map(|id| Some((id, self.children.record(id)?))) {
+            self.manager.keep(Owner::Child(id), child.socket());
+        }
+        for (id, share) in self.primary.shares().filter_map(|id| Some((id, self.primary.record(id)?))) {
+            self.manager.keep(Owner::Share(id), share.sockets());
+        }
     }
 
     fn put_decisions(&mut self, everything: bool) {
@@ -119,6 +136,10 @@ impl Daemon {
             if child.is_none() {
                 workers.insert(*id);
             }
+            if self.manager.stores() {
+                let socket = child.as_ref().and_then(|child| child.0.socket());
+                self.manager.keep(Owner::Child(*id), socket);
+            }
             self.memo.journal.put(&Entry::Child(*id, child));
         }
         for id in workers {
@@ -142,7 +163,11 @@ impl Daemon {
         }
         let journal = &mut self.memo.journal;
         for id in shares {
-            journal.put(&Entry::Share(id, self.primary.record(id)));
+            let share = self.primary.record(id);
+            if self.manager.stores() {
+                self.manager.keep(Owner::Share(id), share.iter().flat_map(ShareRecord::sockets));
+            }
+            journal.put(&Entry::Share(id, share));
         }
         for id in memories {
             journal.put(&Entry::Memory(id, self.memories.get(id).cloned()));

@@ -28,6 +28,7 @@ pub mod runtime;
 mod share;
 mod sink;
 mod source;
+mod store;
 mod update;
 mod views;
 
@@ -83,14 +84,18 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
             ::log::debug!("tell who started us: {error}");
         }
     };
-    let (notify, resurrect) = (std::mem::take(&mut options.notify), options.resurrect && first);
+    let resurrect = options.resurrect && first;
+    let notify = std::mem::take(&mut options.notify);
     if let Some(fd) = notify.fd() {
         board.set_fd(Slot::Notify, fd);
     }
-    let begun = if first { set_up(options, shared) } else { resume::resume(options.home, shared) };
+    let manager = Manager::new(notify, clock::mono());
+    let begun = match first {
+        true => set_up(options, manager, shared),
+        false => resume::resume(options.home, manager, shared),
+    };
     match begun {
         Ok((mut daemon, home)) => {
-            daemon.manager = Manager::new(notify, clock::mono());
             board.set_phase(Phase::Serving);
             tell("ok");
             ::log::info!("pmx {} serves {}", env!("CARGO_PKG_VERSION"), home.path().display());
@@ -113,7 +118,7 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
     }
 }
 
-fn set_up(options: Options, shared: Shared) -> Result<(Daemon, Home), String> {
+fn set_up(options: Options, mut manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let home = options.home;
     std::fs::create_dir_all(&home)
@@ -135,7 +140,11 @@ fn set_up(options: Options, shared: Shared) -> Result<(Daemon, Home), String> {
     let home = Home::prepare(home)?;
     write_pid(&home);
     let mut left = resume::find_again(&home).unwrap_or_default();
-    left.find_again(&home);
+    let take = |(name, fd): (String, RawFd)| Some((name, inherit::take(fd).ok()?));
+    let mut passed = options.passed.into_iter().filter_map(take).collect();
+    let mut stored = store::stored(&mut passed);
+    left.find_again(&home, &mut stored);
+    manager.give_up(stored.into_keys());
     if !left.children.is_empty() {
         ::log::info!(
             "the last daemon and its keeper were killed: {} of its children live",
@@ -144,10 +153,8 @@ fn set_up(options: Options, shared: Shared) -> Result<(Daemon, Home), String> {
     }
     let journal = Journal::create(shared.board, home.state().as_deref())
         .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
-    let take = |(name, fd): (String, RawFd)| Some((name, inherit::take(fd).ok()?));
-    let passed = options.passed.into_iter().filter_map(take).collect();
     let found = Vec::new();
-    let beginning = Beginning { shared, left, control: None, found, journal, runtime: None };
+    let beginning = Beginning { shared, left, control: None, found, journal, manager, runtime: None };
     let mut daemon = Daemon::set_up(home.clone(), beginning)?;
     daemon.adopt(passed);
     daemon.catch_up();

@@ -3,7 +3,7 @@
 //! keeps, what it misses has a default, and `tests/handover` holds a file of every released version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -307,18 +307,19 @@ impl Left {
     }
 
     /// After the daemon and its keeper died together: what of this can be had again. Nobody waits for anything
-    /// any more, and nothing but children is left to find.
-    pub fn find_again(&mut self, home: &Home) {
-        self.shares.clear();
-        self.workers.clear();
+    /// any more, and nothing but children is left to find, and the sockets that were `stored` elsewhere, by inode.
+    pub fn find_again(&mut self, home: &Home, stored: &mut BTreeMap<u64, OwnedFd>) {
         self.clients.clear();
         self.asked.clear();
         self.adopted.clear();
         self.updating = None;
         self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
         self.decisions.iter_mut().for_each(Change::stay);
-        self.children.retain(|_, (child, _)| child.find_again(home.path()));
+        self.children.retain(|_, (child, _)| child.find_again(home.path(), stored));
         let children = &self.children;
+        let is_there = |id: ChildId| children.get(&id).is_some_and(|(child, _)| child.has_channel());
+        self.shares.retain(|_, share| share.find_again(stored, is_there));
+        self.workers.retain(|id, _| is_there(*id));
         self.outputs.retain(|(id, stream), output| {
             let Some((child, _)) = children.get(id) else { return false };
             let number = if *stream == Stream::Stderr { 2 } else { 1 };

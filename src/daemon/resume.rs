@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::event_loop::{Beginning, Daemon};
 use super::home::Home;
 use super::journal::Journal;
+use super::manager::Manager;
 use super::record::{FORMAT, Left, Unreadable};
 use super::runtime::Runtime;
 use crate::supervisor::ProcId;
@@ -16,7 +17,7 @@ use crate::sys::board::{Board, NOBODY, Shared, Slot};
 use crate::sys::{clock, family, inherit, pidfd, proc, socket};
 
 /// Goes on where a daemon of the same keeper, or of the program that the keeper was, ended.
-pub fn resume(home: PathBuf, shared: Shared) -> Result<(Daemon, Home), String> {
+pub fn resume(home: PathBuf, manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
     let board = shared.board;
     let (journal, mut left, unreadable) = read(board)?;
     for line in &unreadable {
@@ -28,7 +29,7 @@ pub fn resume(home: PathBuf, shared: Shared) -> Result<(Daemon, Home), String> {
         spared.extend(leave_out_culprit(board, &home, &mut left));
     }
     let home = Home::resume(home);
-    let daemon = go_on(&home, shared, journal, left, spared, None)?;
+    let daemon = go_on(&home, shared, journal, left, spared, Above { manager, runtime: None })?;
     Ok((daemon, home))
 }
 
@@ -46,6 +47,14 @@ pub fn read(board: &'static Board) -> Result<(Journal, Left, Vec<Unreadable>), S
     Ok((journal, left, unreadable))
 }
 
+/// Who is above the daemon.
+pub struct Above {
+    /// The service manager.
+    pub manager: Manager,
+    /// The container.
+    pub runtime: Option<Runtime>,
+}
+
 /// Takes over everything. The fds in `spared` stay as they are.
 pub fn go_on(
     home: &Home,
@@ -53,8 +62,9 @@ pub fn go_on(
     journal: Journal,
     left: Left,
     mut spared: Vec<RawFd>,
-    runtime: Option<Runtime>,
+    above: Above,
 ) -> Result<Daemon, String> {
+    let Above { manager, runtime } = above;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let board = shared.board;
     let began = clock::mono();
@@ -66,7 +76,7 @@ pub fn go_on(
         super::write_pid(home);
     }
     let count = left.children.len();
-    let beginning = Beginning { shared, left, control, found, journal, runtime };
+    let beginning = Beginning { shared, left, control, found, journal, manager, runtime };
     let mut daemon = Daemon::set_up(home.clone(), beginning)?;
     daemon.catch_up();
     ::log::info!("took over {count} children in {} ms", clock::mono().since(began).0);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::event_loop::{Beginning, Daemon};
 use super::home::{Home, Stream};
 use super::journal::Journal;
+use super::manager::Manager;
 use super::record::Left;
 use super::resume;
 use super::sink::{self, Sink};
@@ -155,7 +156,8 @@ fn set_up(
     let is = ContainerRecord { home: Text::from(home.path()), ..ContainerRecord::default() };
     let runtime = Some(Runtime::new(container, sink, is));
     let (left, found) = (Left::default(), Vec::new());
-    let beginning = Beginning { shared, left, control: None, found, journal, runtime };
+    let manager = Manager::default();
+    let beginning = Beginning { shared, left, control: None, found, journal, manager, runtime };
     let mut daemon = Daemon::set_up(home.clone(), beginning)?;
     daemon.catch_up();
     Ok((daemon, home))
@@ -172,8 +174,9 @@ fn go_on(container: Container, sink: Sink, shared: Shared) -> Result<(Daemon, Ho
         [] => Home::nowhere(),
         _ => Home::resume(is.home.path().to_path_buf()),
     };
-    let runtime = Runtime::new(container, sink, is);
-    let daemon = resume::go_on(&home, shared, journal, left, Vec::new(), Some(runtime))?;
+    let runtime = Some(Runtime::new(container, sink, is));
+    let above = resume::Above { manager: Manager::default(), runtime };
+    let daemon = resume::go_on(&home, shared, journal, left, Vec::new(), above)?;
     Ok((daemon, home))
 }
 

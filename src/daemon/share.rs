@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use mio::{Interest, Registry};
@@ -18,6 +18,7 @@ use crate::node::{Family, Place, Query};
 use crate::supervisor::ChildId;
 use crate::sys::inherit;
 use crate::sys::kept::Kept;
+use crate::sys::pipe;
 use crate::sys::socket::{self, LocalAddr};
 
 /// Connections a worker may have been handed and not yet taken. Deep enough to keep a busy worker busy, shallow
@@ -105,9 +106,35 @@ pub struct ShareRecord {
     backlog: u32,
     /// Slot, fd, and whether it listens.
     pub(super) sockets: Vec<(u32, RawFd, bool)>,
+    /// The same, for when the numbers have lost their meaning.
+    #[serde(default)]
+    inodes: Vec<u64>,
     users: Vec<(ChildId, User)>,
     #[serde(default)]
     adopted: bool,
+}
+
+impl ShareRecord {
+    /// Its sockets, by inode and fd.
+    pub fn sockets(&self) -> impl Iterator<Item = (u64, RawFd)> + '_ {
+        self.inodes.iter().copied().zip(self.sockets.iter().map(|(_, fd, _)| *fd))
+    }
+
+    /// After the daemon and its keeper died together: what was stored of it, and of its workers those that
+    /// can still be reached. False: nothing.
+    pub fn find_again(
+        &mut self,
+        stored: &mut BTreeMap<u64, OwnedFd>,
+        is_there: impl Fn(ChildId) -> bool,
+    ) -> bool {
+        let found =
+            self.inodes.drain(..).zip(self.sockets.drain(..)).filter_map(|(inode, (slot, _, listens))| {
+                Some((inode, (slot, stored.remove(&inode)?.into_raw_fd(), listens)))
+            });
+        (self.inodes, self.sockets) = found.unzip();
+        self.users.retain(|(child, _)| is_there(*child));
+        !self.sockets.is_empty()
+    }
 }
 
 impl Listener {
@@ -225,6 +252,7 @@ impl Share {
             data: self.data.clone(),
             backlog: self.backlog,
             sockets: self.sockets.iter().map(|(slot, l)| (*slot, l.fd.as_raw_fd(), l.listens)).collect(),
+            inodes: self.sockets.values().map(|listener| pipe::inode(listener.fd.as_fd())).collect(),
             users: self.users.iter().map(|(child, user)| (*child, user.clone())).collect(),
             adopted: self.adopted.is_some(),
         }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::socket::{
@@ -67,10 +67,9 @@ impl Notify {
     }
 
     /// As [`send`](Notify::send), with file descriptors for the manager to keep (`FDSTORE=1`).
-    pub fn send_with_fds(&self, lines: &str, fds: &[BorrowedFd]) -> io::Result<()> {
+    pub fn send_with_fds(&self, lines: &str, fds: &[RawFd]) -> io::Result<()> {
         let Some((socket, address)) = &self.to else { return Ok(()) };
-        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&numbers)];
+        let rights = [ControlMessage::ScmRights(fds)];
         let rights = if fds.is_empty() { &[][..] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         let bytes = [IoSlice::new(lines.as_bytes())];
@@ -127,7 +126,7 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let notify = from(&[("NOTIFY_SOCKET", path.to_str().unwrap())], &[]).unwrap();
         let files = ["a", "b"].map(|text| memfd(text, text.as_bytes()).unwrap());
-        let fds: Vec<BorrowedFd> = files.iter().map(|file| file.as_fd()).collect();
+        let fds: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
         notify.send_with_fds("FDSTORE=1\nFDNAME=x", &fds).unwrap();
         let mut buffer = [0; 64];
         let (count, fds) = fdpass::recv(socket.as_fd(), &mut buffer).unwrap();

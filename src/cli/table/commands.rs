@@ -213,6 +213,7 @@ pub const COMMANDS: &[Command] = &[
             Opt::ReadyFd,
             Opt::Resume,
             Opt::CheckState,
+            Opt::Sweep,
         ]],
     },
     Command {
