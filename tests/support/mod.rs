@@ -168,6 +168,12 @@ impl Home {
         Path::new("/dev/shm").join(format!("pmx-{}-{:x}", found.uid(), found.ino()))
     }
 
+    fn last_lines(&self) -> String {
+        let log = std::fs::read_to_string(self.path().join("pmx.log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(30).collect();
+        format!("the daemon's last lines, newest first:\n{}", tail.join("\n"))
+    }
+
     /// The daemon's pid, while it runs.
     pub fn daemon_pid(&self) -> Option<i32> {
         std::fs::read_to_string(self.path().join("pmx.pid")).ok()?.trim().parse().ok()
@@ -180,7 +186,7 @@ impl Drop for Home {
         if let Ok(child) = self.command(&["kill"]).spawn() {
             let ran = finish(child);
             if ran.code != 0 && !std::thread::panicking() {
-                panic!("the daemon did not end: {ran:?}");
+                panic!("the daemon did not end: {ran:?}\n{}", self.last_lines());
             }
         }
         if let Some(pid) = pid {
@@ -193,9 +199,7 @@ impl Drop for Home {
             }
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.path().join("pmx.log")).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(30).collect();
-            eprintln!("the daemon's last lines, newest first:\n{}", tail.join("\n"));
+            eprintln!("{}", self.last_lines());
         }
         if self.path.exists() {
             let _ = std::fs::remove_dir_all(self.state());
