@@ -128,7 +128,7 @@ pub const FLAGS: &[Flag] = &[
     valued(Opt::App, &["app"], &[], "name", "only this app"),
     valued(Opt::CheckState, &["check-state"], &[], "fd", "could this pmx go on from there? (internal)"),
     valued(Opt::Resume, &["resume"], &[], "fd", "the board of a process before this one (internal)"),
-    flag(Opt::Sweep, &["sweep"], &[], "end what is left of a systemd service that is over (internal)"),
+    flag(Opt::Sweep, &["sweep"], &[], "end what a systemd service left (internal)"),
     flag(Opt::Auto, &["auto"], &[], "what was kept by itself, not what save wrote"),
     flag(Opt::Autosave, &["autosave"], &[], "write autosave.json from the list on stdin (internal)"),
     valued(Opt::BootUser, &["user"], &['u'], "name", "whose daemon to start (default: yours)"),
