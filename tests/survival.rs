@@ -81,7 +81,8 @@ fn dies_and_nobody_notices(counters: usize, times: u32, env: &[(&str, &str)], di
         assert_eq!(report.failures.total(), 0, "port {}: {}", server.port, report.failures);
         assert!(report.ok > 50, "{}", report.ok);
     }
-    assert!(slowest < Duration::from_secs(1), "control was back after {slowest:?}");
+    // What it takes on a quiet machine is printed below; here it shares two cores with other tests.
+    assert!(slowest < Duration::from_secs(3), "control was back after {slowest:?}");
     assert_contiguous(&home, 0..counters);
     wait_until("as many fds as before", || probe::idle_fds(&home) == fds);
     assert_eq!((daemons(&home).len(), keeper_pid(&home)), (1, keeper));
