@@ -201,7 +201,7 @@ fn r02_a_killed_daemon_comes_back() {
 }
 
 /// The daemon dies again and again under the unit that `startup` wrote: systemd sees nothing of it, and nor do the
-/// clients of a cluster. `PMX_TEST_DEATHS=20` makes it die more often.
+/// clients of four clusters. `PMX_TEST_DEATHS=20` makes it die more often, with a hundred children.
 #[cfg(feature = "load")]
 #[test]
 fn r02_a_daemon_that_dies_under_systemd_is_not_missed() {
@@ -212,11 +212,20 @@ fn r02_a_daemon_that_dies_under_systemd_is_not_missed() {
         return;
     }
     let booted = Booted::start(Home::new());
-    let (port, node, hello) = (free_port(), node(20), app("hello.cjs"));
-    let start =
-        ["start", hello.to_str().unwrap(), "-n", "app", "-i", "2", "--interpreter", node.to_str().unwrap()];
-    booted.pmx_with(&[("PORT", &port.to_string())], &start).ok();
-    wait_until("an answer", || get(port, "/").is_ok_and(|response| response.status == 200));
+    let deaths = std::env::var("PMX_TEST_DEATHS").ok().and_then(|n| n.parse::<usize>().ok());
+    let counters = if deaths.is_some() { 100 } else { 5 };
+    let counter = "$| = 1; my $n = 0; while (1) { print ++$n, qq(\n); select(undef, undef, undef, 0.02); }\n";
+    booted.start_script("count.pl", counter, &["-n", "count", "-i", &counters.to_string()]);
+    let (node, hello) = (node(20), app("hello.cjs"));
+    let ports: [u16; 4] = std::array::from_fn(|_| free_port());
+    for (port, balance) in ports.iter().zip(["reuseport", "rr", "shared", "reuseport"]) {
+        let (port, name) = (port.to_string(), format!("app{port}"));
+        let start = ["start", hello.to_str().unwrap(), "-n", &name, "-i", "2", "--balance", balance];
+        let with = ["--interpreter", node.to_str().unwrap()];
+        booted.pmx_with(&[("PORT", &port)], &[&start[..], &with].concat()).ok();
+    }
+    let answers = |port: &u16| get(*port, "/").is_ok_and(|response| response.status == 200);
+    wait_until("answers", || ports.iter().all(answers));
     let main = booted.machine.main_pid(UNIT);
     let daemon = || {
         let is_daemon = |pid: &i32| {
@@ -225,27 +234,43 @@ fn r02_a_daemon_that_dies_under_systemd_is_not_missed() {
         };
         booted.machine.processes(UNIT).into_iter().find(is_daemon)
     };
-    let apps = || {
-        let mut pids = booted.machine.processes(UNIT);
-        pids.retain(|pid| *pid != main && Some(*pid) != daemon());
-        pids.sort();
-        pids
+    let facts = || -> Vec<(i64, i64, u64, u64, String)> {
+        let list: Vec<serde_json::Value> = serde_json::from_str(&booted.pmx(&["jlist"]).ok().out).unwrap();
+        let number = |value: &serde_json::Value| value.as_u64().unwrap();
+        let fact = |process: &serde_json::Value| {
+            let env = &process["pm2_env"];
+            let (id, pid) = (process["pm_id"].as_i64().unwrap(), process["pid"].as_i64().unwrap());
+            let status = env["status"].as_str().unwrap().to_string();
+            (id, pid, number(&env["restart_time"]), number(&env["pm_uptime"]), status)
+        };
+        list.iter().map(fact).collect()
     };
-    wait_until("what was started at boot to be done", || apps().len() == 2);
-    let before = apps();
-    let target = Target::Tcp(([127, 0, 0, 1], port).into());
-    let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target) });
-    let deaths = std::env::var("PMX_TEST_DEATHS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    for _ in 0..deaths {
+    let before = facts();
+    assert_eq!(before.len(), counters + 8);
+    let target = |port: &u16| Target::Tcp(([127, 0, 0, 1], *port).into());
+    let plan = |port: &u16| Plan { rate: Some(125.0), ..Plan::new(target(port)) };
+    let loads: Vec<Background> = ports.iter().map(|port| Background::start(plan(port))).collect();
+    let mut slowest = std::time::Duration::ZERO;
+    for _ in 0..deaths.unwrap_or(4) {
         let old = wait_for("a daemon", daemon);
         signal(old, libc::SIGKILL);
+        let began = std::time::Instant::now();
         wait_until("another daemon", || daemon().is_some_and(|pid| pid != old));
         booted.pmx(&["ping"]).ok();
+        slowest = slowest.max(began.elapsed());
     }
-    let report = load.stop();
-    assert_eq!(report.failures.total(), 0, "{}", report.failures);
-    assert_eq!((booted.machine.main_pid(UNIT), apps()), (main, before));
+    for load in loads {
+        let report = load.stop();
+        assert_eq!(report.failures.total(), 0, "{}", report.failures);
+        assert!(report.ok > 50, "{}", report.ok);
+    }
+    assert_eq!((booted.machine.main_pid(UNIT), facts()), (main, before));
     assert_eq!((booted.state().as_str(), booted.machine.show(UNIT, "NRestarts").as_str()), ("active", "0"));
+    for id in 0..counters {
+        let log = booted.home.log(&format!("count-out-{id}.log"));
+        assert!(log.lines().enumerate().all(|(at, line)| line == (at + 1).to_string()), "log {id}");
+    }
+    println!("{} deaths under systemd, control was back within {slowest:?}", deaths.unwrap_or(4));
 }
 
 /// Keeper and daemon die together, or the keeper alone. Systemd starts the next one, and hands it the sockets that

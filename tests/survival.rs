@@ -1,4 +1,5 @@
-//! The supervisor dies, in every way there is, and nobody notices. `PMX_TEST_DEATHS=20` makes it die more often.
+//! The supervisor dies, in every way there is, and nobody notices. `PMX_TEST_DEATHS=20` makes it die more often, with a
+//! hundred children.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,6 +11,11 @@ use crate::support::{Home, is_alive, node, signal, wait_until};
 /// How often the daemon dies in one test.
 fn deaths(usual: u32) -> u32 {
     std::env::var("PMX_TEST_DEATHS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// How many children print their lines meanwhile.
+fn children(usual: usize) -> usize {
+    if std::env::var_os("PMX_TEST_DEATHS").is_some() { 100 } else { usual }
 }
 
 /// Prints numbered lines, many a second.
@@ -97,23 +103,29 @@ fn dies_and_nobody_notices(counters: usize, times: u32, env: &[(&str, &str)], di
 
 #[test]
 fn r01_killed_again_and_again() {
-    dies_and_nobody_notices(30, deaths(6), &[], |home, _| signal(home.daemon_pid().unwrap(), libc::SIGKILL));
+    dies_and_nobody_notices(children(30), deaths(6), &[], |home, _| {
+        signal(home.daemon_pid().unwrap(), libc::SIGKILL)
+    });
 }
 
 #[test]
 fn r01_segmentation_faults() {
-    dies_and_nobody_notices(5, deaths(3), &[], |home, _| signal(home.daemon_pid().unwrap(), libc::SIGSEGV));
+    dies_and_nobody_notices(children(5), deaths(3), &[], |home, _| {
+        signal(home.daemon_pid().unwrap(), libc::SIGSEGV)
+    });
 }
 
 #[test]
 fn r01_panics() {
     let env = [("PMX_PANIC_AT", "usr2")];
-    dies_and_nobody_notices(5, deaths(3), &env, |home, _| signal(home.daemon_pid().unwrap(), libc::SIGUSR2));
+    dies_and_nobody_notices(children(5), deaths(3), &env, |home, _| {
+        signal(home.daemon_pid().unwrap(), libc::SIGUSR2)
+    });
 }
 
 #[test]
 fn r01_aborts_and_runs_out_of_time() {
-    dies_and_nobody_notices(5, deaths(2), &[], |home, death| {
+    dies_and_nobody_notices(children(5), deaths(2), &[], |home, death| {
         let number = if death % 2 == 0 { libc::SIGABRT } else { libc::SIGALRM };
         signal(home.daemon_pid().unwrap(), number);
     });
