@@ -2,15 +2,16 @@
 //! is bad. `PMX_TEST_RELOADS=20` makes the runs longer and the load as hard as it can be;
 //! `PMX_TEST_NODES=18,26` chooses the versions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pmx::load::{Failure, Plan};
+use serde_json::json;
 
 use crate::support::server::{Background, Server, app};
-use crate::support::{Home, finish, free_port, get, is_alive, wait_for, wait_until};
+use crate::support::{DEADLINE, Home, finish, free_port, get, is_alive, probe, wait_for, wait_until};
 
 fn reloads() -> Option<u32> {
     std::env::var("PMX_TEST_RELOADS").ok().map(|count| count.parse().unwrap())
@@ -255,6 +256,73 @@ fn a_second_reload_is_refused() {
     assert!(second.failed().err.contains("a reload of it is already under way"));
     first.ok();
     assert_eq!((home.list().len(), children(&home)), (2, 2));
+}
+
+/// A server whose answers never end.
+const STREAM: &str = "require('http').createServer((request, response) => {
+  response.setHeader('x-worker', process.pid);
+  if (request.url === '/') return response.end('hello\\n');
+  response.write('data: first\\n\\n');
+}).listen(process.env.PORT);
+";
+
+/// Each old worker has a client that stays, and ten minutes for it. The next reload goes through all the same:
+/// it evicts who drains, says so, and nothing piles up.
+#[test]
+fn u04_a_reload_does_not_wait_for_workers_that_drain() {
+    const RELOADS: usize = 50;
+    let home = Home::new();
+    let script = home.file("stream.cjs", STREAM);
+    let options = ["-i", "1", "--drain-timeout", "600000", "--bake-time", "1"];
+    let server = Server::start(&home, 20, &script, &options);
+    let daemon = home.daemon_pid().unwrap();
+    let mut asking = probe::Client::connect(&home);
+    let mut serving = || {
+        asking.ask(1, json!({ "verb": "list" }));
+        let list = &asking.answer(1)["done"]["answer"]["list"];
+        assert_eq!(list[0]["status"], "online", "{list}");
+        list[0]["pid"].as_i64().unwrap() as i32
+    };
+    let began = Instant::now();
+    let mut last: Option<std::process::Child> = None;
+    let mut clients: VecDeque<(i32, TcpStream)> = VecDeque::new();
+    let mut fds = Vec::new();
+    for reload in 0..RELOADS {
+        let old = serving();
+        let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"first\n\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        clients.push_back((old, client));
+        let now = home.command(&["reload", "app"]).spawn().unwrap();
+        wait_until("the new worker", || serving() != old);
+        fds.push(probe::fds(daemon).len());
+        assert!(is_alive(old), "it has a client, and ten minutes");
+        // The one before has had its time; its client sees the end.
+        if let Some(before) = last.replace(now) {
+            let ran = finish(before).ok();
+            assert_eq!(ran.out.contains("was told to stop"), reload > 1, "{reload}: {ran:?}");
+            let (evicted, mut client) = clients.pop_front().unwrap();
+            assert!(!is_alive(evicted));
+            let _ = client.read_to_end(&mut Vec::new());
+        }
+        assert_eq!(children(&home), 2, "one serves, one drains");
+    }
+    println!("{RELOADS} reloads in {:?}, fds: {fds:?}", began.elapsed());
+    let (first, most) = (fds[1], *fds.iter().max().unwrap());
+    assert!(most <= first + 8, "fds pile up: {fds:?}");
+    assert_eq!(home.daemon_pid(), Some(daemon));
+    let log = std::fs::read_to_string(home.path().join("pmx.log")).unwrap();
+    assert_eq!(log.matches("app(0) Evicted: ").count(), RELOADS - 1);
+    // A stop waits for nobody.
+    home.pmx(&["stop", "app"]).ok();
+    finish(last.unwrap()).failed();
+    assert_eq!(children(&home), 0);
 }
 
 #[test]

@@ -16,6 +16,8 @@ use pmx::time::{Millis, Mono};
 
 const STEPS_PER_SEED: u32 = 5_000;
 const SEEDS: u64 = 220;
+/// A drain that lasts longer than anybody waits for it.
+const LONG_DRAIN: Millis = Millis(25_000);
 
 /// splitmix64: small, seeded, good enough to wander.
 struct Random(u64);
@@ -142,6 +144,7 @@ impl World {
         app.command.runtime = random.pick(&[Runtime::Node, Runtime::Node, Runtime::Other]);
         app.mode = random.pick(&[Mode::Auto, Mode::Cluster, Mode::Cluster, Mode::Fork]);
         app.wait_ready = random.chance(20);
+        app.drain_timeout = random.pick(&[DRAIN_TIMEOUT, LONG_DRAIN]);
         app.restart = RestartPolicy {
             autorestart: !random.chance(10),
             stop_exit_codes: if random.chance(20) { vec![0] } else { Vec::new() },
@@ -431,6 +434,15 @@ impl World {
                 }
                 None => {}
             }
+            // Whoever asked for a reload waits for its old child, for a while.
+            if let Some(Beside::Retiring(_)) = &process.beside
+                && let Some(due) = self.supervisor.timers().deadline(TimerKey::Replacement(id))
+            {
+                self.require(due <= self.now + DRAIN_TIMEOUT, || {
+                    format!("{id:?}: a reload waits for a drain")
+                });
+                expected.insert(TimerKey::Replacement(id));
+            }
             if let Some(due) = self.supervisor.timers().deadline(TimerKey::Restart(id)) {
                 let cap = BACKOFF_CAP.max(process.app.restart.restart_delay);
                 self.require(due <= self.now + cap, || format!("{id:?} waits longer than the cap"));
@@ -516,7 +528,7 @@ impl World {
         self.perform(true);
         self.check();
         let begun = self.now;
-        let mut patience = Millis(1_600 + if gently { DRAIN_TIMEOUT.0 } else { 0 });
+        let mut patience = Millis(1_600 + if gently { LONG_DRAIN.0 } else { 0 });
         while !self.exited {
             // Only a child that the kernel holds may take longer than a kill timeout.
             let held = self.children.values().any(|c| c.killed);

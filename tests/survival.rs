@@ -2,11 +2,13 @@
 //! hundred children.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::probe::{self, Client, daemons, keeper_pid, kill_both};
 use crate::support::server::{Background, Server, app};
-use crate::support::{Home, is_alive, node, signal, wait_until};
+use crate::support::{Home, finish, is_alive, node, signal, wait_until};
 
 /// How often the daemon dies in one test.
 fn deaths(usual: u32) -> u32 {
@@ -47,7 +49,12 @@ fn assert_contiguous(home: &Home, ids: std::ops::Range<usize>) {
 }
 
 /// A daemon with counters, cluster workers on four listeners and some load, which dies again and again.
-fn dies_and_nobody_notices(counters: usize, times: u32, env: &[(&str, &str)], die: impl Fn(&Home, u32)) {
+fn dies_and_nobody_notices(
+    counters: usize,
+    times: u32,
+    env: &[(&str, &str)],
+    die: impl Fn(&Home, u32),
+) -> Home {
     let home = Home::new();
     let script = home.file("count.pl", COUNTER);
     let count = counters.to_string();
@@ -99,6 +106,7 @@ fn dies_and_nobody_notices(counters: usize, times: u32, env: &[(&str, &str)], di
     wait_until("a restart", || home.pid(0) != victim && home.status(0) == "online");
     home.pmx(&["reload", "b"]).ok();
     home.pmx(&["stop", "all"]).ok();
+    home
 }
 
 #[test]
@@ -129,6 +137,130 @@ fn r01_aborts_and_runs_out_of_time() {
         let number = if death % 2 == 0 { libc::SIGABRT } else { libc::SIGALRM };
         signal(home.daemon_pid().unwrap(), number);
     });
+}
+
+/// Takes all memory away from the daemon but what it has, and has it want more.
+fn starve(home: &Home) {
+    let daemon = home.daemon_pid().unwrap();
+    let limit = format!("--as={}", probe::status(daemon, "VmSize") << 10);
+    let prlimit = Command::new("prlimit").args(["--pid", &daemon.to_string(), &limit]).status().unwrap();
+    assert!(prlimit.success());
+    let mut client = Client::connect(home);
+    let nobody = "x".repeat(900 << 10);
+    client.ask(1, serde_json::json!({ "verb": "describe", "targets": [nobody] }));
+}
+
+#[test]
+fn r10_the_daemon_runs_out_of_memory() {
+    let home = dies_and_nobody_notices(5, deaths(3), &[], |home, _| starve(home));
+    let log = std::fs::read_to_string(home.path().join("pmx.log")).unwrap();
+    assert!(log.contains("memory allocation of "), "{log}");
+    // The next one has what its keeper has.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", home.daemon_pid().unwrap())).unwrap();
+    let limit = limits.lines().find(|line| line.starts_with("Max address space")).unwrap();
+    assert!(limit.contains("unlimited"), "{limit}");
+}
+
+/// The memory of a process: what is mapped, and what is in the heap and in the variables of its program and
+/// libraries. (A stack changes, and so does what belongs to a thread, as errno.)
+fn own_memory(pid: i32) -> Vec<(String, Vec<u8>)> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut found = Vec::new();
+    for line in maps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (from, to) = words[0].split_once('-').unwrap();
+        let [from, to] = [from, to].map(|number| u64::from_str_radix(number, 16).unwrap());
+        let is_variable = words[1] == "rw-p" && words.get(5).is_some_and(|name| *name != "[stack]");
+        let mut bytes = vec![0; if is_variable { (to - from) as usize } else { 0 }];
+        memory.read_exact_at(&mut bytes, from).unwrap();
+        found.push((line.to_string(), bytes));
+    }
+    found
+}
+
+/// One that allocates may fail to, when it is needed most. An allocator keeps its books in the memory that it deals
+/// out: were it asked but once, some byte would differ.
+#[test]
+fn r10_the_keeper_allocates_nothing() {
+    if !probe::is_root() {
+        return println!("skipped: only root may look into the memory of a process that is not a child");
+    }
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.pmx(&["start", "app.sh", "-i", "3"]).ok();
+    let keeper = keeper_pid(&home).unwrap();
+    let before = own_memory(keeper);
+    assert!(before.iter().any(|(map, bytes)| map.ends_with("[heap]") && !bytes.is_empty()));
+    for death in 0..deaths(20) {
+        let daemon = home.daemon_pid().unwrap();
+        match death % 4 {
+            0 => starve(&home),
+            1 => signal(daemon, libc::SIGKILL),
+            2 => signal(daemon, libc::SIGSEGV),
+            // A child of an earlier daemon is the keeper's to reap, a signal to it the daemon's to get.
+            _ => {
+                signal(keeper, libc::SIGHUP);
+                let child = home.pid(0);
+                signal(child, libc::SIGKILL);
+                wait_until("a restart", || home.pid(0) != child && home.status(0) == "online");
+                signal(daemon, libc::SIGKILL);
+            }
+        }
+        wait_until("another daemon", || home.daemon_pid().is_some_and(|pid| pid != daemon));
+        home.pmx(&["ping"]).ok();
+    }
+    assert_eq!(keeper_pid(&home), Some(keeper));
+    for (before, after) in before.iter().zip(&own_memory(keeper)) {
+        assert_eq!(before.0, after.0, "what is mapped");
+        let at = before.1.iter().zip(&after.1).position(|(one, other)| one != other);
+        assert_eq!(at, None, "{}: a byte differs", before.0);
+    }
+    assert_eq!(before.len(), own_memory(keeper).len());
+}
+
+/// No process can be made: the keeper waits, and tries again.
+#[test]
+fn r10_there_is_no_room_for_the_next_daemon() {
+    if !probe::is_root() {
+        return println!("skipped: a limit on processes counts all of one user's");
+    }
+    let home = Home::new();
+    // Somebody whom no other process belongs to, and whom the limit binds.
+    let user = 2_000_000 + std::process::id();
+    let own =
+        format!("setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all --bounding-set=-all");
+    std::os::unix::fs::chown(home.dir(), Some(user), Some(user)).unwrap();
+    let as_user = |line: &str| finish(home.shell(&format!("exec {own} {line}")).spawn().unwrap());
+    let pmx = home.dir().join("pmx");
+    std::fs::copy(env!("CARGO_BIN_EXE_pmx"), &pmx).unwrap();
+    as_user("./pmx start /bin/sleep -x -i 2 -- 1000").ok();
+    let pids = || -> Vec<i64> {
+        let list: Vec<serde_json::Value> = serde_json::from_str(&as_user("./pmx jlist").ok().out).unwrap();
+        list.iter().map(|process| process["pid"].as_i64().unwrap()).collect()
+    };
+    let before = pids();
+    let (daemon, keeper) = (home.daemon_pid().unwrap(), keeper_pid(&home).unwrap());
+    let limit = |most: &str| {
+        let nproc = format!("--nproc={most}:");
+        as_user(&format!("prlimit --pid {keeper} {nproc}")).ok();
+    };
+    let limits = std::fs::read_to_string(format!("/proc/{keeper}/limits")).unwrap();
+    let processes = limits.lines().find_map(|line| line.strip_prefix("Max processes")).unwrap();
+    let most = processes.split_whitespace().nth(1).unwrap();
+    limit("1");
+    signal(daemon, libc::SIGKILL);
+    wait_until("its end", || !is_alive(daemon));
+    // It does not try all the time.
+    let busy = || pmx::sys::proc::stat(keeper).unwrap().cpu_ms;
+    let (used, until) = (busy(), Instant::now() + Duration::from_millis(1_500));
+    wait_until("a moment", || Instant::now() >= until);
+    assert!(home.daemon_pid() == Some(daemon) && busy() - used < 500, "{} ms", busy() - used);
+    limit(most);
+    wait_until("another daemon", || home.daemon_pid().is_some_and(|pid| pid != daemon));
+    assert_eq!(pids(), before);
+    as_user("./pmx kill").ok();
+    assert!(before.iter().all(|pid| !is_alive(*pid as i32)));
 }
 
 #[test]

@@ -85,12 +85,13 @@ pub fn finish(session: &mut Session<'_, '_>, action: Action, outcomes: &[Outcome
 /// One line for one process; on stderr, with its last words, when it failed.
 fn tell(screen: &mut Screen<'_>, action: Action, outcome: &Outcome, count: &str) -> Result<(), Fail> {
     let who = format!("{} {}({})", action.verb, escaped(&outcome.name), outcome.id);
+    let note = outcome.note.as_ref().map_or(String::new(), |note| format!(" ({})", escaped(note)));
     let Some(failure) = &outcome.failure else {
         let done = screen.paint(Color::Green, action.done);
-        return screen.line(&format!("{who}: {done}{count}"));
+        return screen.line(&format!("{who}: {done}{note}{count}"));
     };
     let reason = screen.paint(Color::Red, &escaped(&failure.reason));
-    let mut text = format!("{who}: {reason}{count}");
+    let mut text = format!("{who}: {reason}{note}{count}");
     for line in &failure.last_lines {
         text.push_str("\n    ");
         text.push_str(&escaped(line));

@@ -152,5 +152,5 @@ pub fn view(id: u32, name: &str, status: Status) -> View {
 
 /// The outcome of a success.
 pub fn done(id: u32, name: &str) -> Outcome {
-    Outcome { id, name: name.to_string(), failure: None }
+    Outcome::done(id, name)
 }

@@ -18,7 +18,7 @@ use super::log::{self as output, Desk, Output, Tail};
 use super::runtime::Runtime as Container;
 use super::sink::Sink;
 use super::source::{Progress, Source};
-use crate::app::{self, App, Format, Identity, Join, Mode, Runtime, SharedEnv, Text};
+use crate::app::{self, App, Format, Identity, Join, Mode, Runtime, Text};
 use crate::node;
 use crate::supervisor::{ChildId, End, ProcId};
 use crate::sys::kept::Kept;
@@ -69,7 +69,9 @@ pub struct Child {
 pub struct ChildRecord {
     pub(super) process: ProcId,
     pub(super) pid: i32,
-    app: App,
+    /// In format 1.
+    #[serde(default, skip_serializing)]
+    app: Option<App>,
     instance: u32,
     since: Mono,
     since_wall: Wall,
@@ -117,9 +119,14 @@ impl ChildRecord {
         true
     }
 
-    /// Where a stream of it goes.
-    pub fn log_file(&self, home: &Home, stream: Stream) -> std::path::PathBuf {
-        home.log_file(&self.app, self.process.0, stream)
+    /// Its app, where it is on record with it.
+    pub fn whole(&self) -> Option<&App> {
+        self.app.as_ref()
+    }
+
+    /// The same, taken out.
+    pub fn take_whole(&mut self) -> Option<App> {
+        self.app.take()
     }
 
     /// Whether it has a channel.
@@ -371,7 +378,7 @@ impl Children {
         Some(ChildRecord {
             process: child.process,
             pid: child.pid,
-            app: App { inherit: SharedEnv::default(), ..(*child.app).clone() },
+            app: None,
             instance: child.instance,
             since: child.since,
             since_wall: child.since_wall,
@@ -397,8 +404,8 @@ impl Children {
     }
 
     /// Takes over a child of a daemon before us.
-    pub fn restore(&mut self, registry: &Registry, id: ChildId, record: ChildRecord, inherit: SharedEnv) {
-        failpoint::panic_on("restore", &record.app.name);
+    pub fn restore(&mut self, registry: &Registry, id: ChildId, record: ChildRecord, app: Arc<App>) {
+        failpoint::panic_on("restore", &app.name);
         let take = |fd: Option<RawFd>| fd.and_then(|fd| inherit::take(fd).ok());
         let channel = take(record.channel).map(|socket| {
             watch(registry, socket.as_raw_fd(), Source::Channel(id), Interest::READABLE);
@@ -411,7 +418,7 @@ impl Children {
         if record.orphan {
             match &pidfd {
                 Some(pidfd) => watch(registry, pidfd.as_raw_fd(), Source::Orphan(id), Interest::READABLE),
-                None => log::error!("{} of {}: nobody will tell of its end", record.pid, record.app.name),
+                None => log::error!("{} of {}: nobody will tell of its end", record.pid, app.name),
             }
         }
         if record.ended.is_some() {
@@ -424,7 +431,7 @@ impl Children {
             Child {
                 process: record.process,
                 pid: record.pid,
-                app: Arc::new(App { inherit, ..record.app }),
+                app,
                 instance: record.instance,
                 since: record.since,
                 since_wall: record.since_wall,

@@ -194,10 +194,10 @@ impl Daemon {
         // While it is known which children there are.
         let supervisor = left.supervisor();
         let (next_op, asked) = (left.next.op, std::mem::take(&mut left.asked));
-        for (id, (record, env)) in std::mem::take(&mut left.children) {
-            let env = left.env(env);
+        for (id, (mut record, app)) in std::mem::take(&mut left.children) {
+            let app = left.app(app, record.take_whole());
             board.busy_with.store(u64::from(record.process.0) + 1, SeqCst);
-            children.restore(registry, id, record, env);
+            children.restore(registry, id, record, app);
         }
         for (of, record) in std::mem::take(&mut left.outputs) {
             children.restore_output(registry, of, record);

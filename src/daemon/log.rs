@@ -17,6 +17,7 @@ use super::source::Progress;
 use crate::supervisor::ChildId;
 use crate::sys::board::{self, Board, COPY};
 use crate::sys::kept::Kept;
+use crate::sys::lift::lift;
 use crate::sys::pipe::{self, Read, State};
 use crate::time::{Millis, Mono};
 
@@ -294,15 +295,16 @@ pub fn open(path: &Path) -> io::Result<Option<File>> {
     }
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
-    match options.open(path) {
+    let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(directory) = path.parent() {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             }
-            options.open(path).map(Some)
+            options.open(path)?
         }
-        opened => opened.map(Some),
-    }
+        opened => opened?,
+    };
+    Ok(Some(File::from(lift(file.into()))))
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use super::event_loop::Daemon;
 use super::journal::Journal;
-use super::record::{self, Entry, Envs, FORMAT, Head, Next};
+use super::record::{self, Common, Entry, FORMAT, Head, Next};
 use super::share::ShareRecord;
 use super::source::Source;
 use super::store::Owner;
 use super::update;
-use crate::app::{SharedEnv, Text};
+use crate::app::{App, Env, SharedEnv, Text};
 use crate::supervisor::{Change, ChildId};
 use crate::sys::{clock, failpoint, family, kept, proc};
 use crate::time::Millis;
@@ -22,7 +23,8 @@ pub struct Memo {
     journal: Journal,
     /// The board, for whoever this process becomes.
     board: OwnedFd,
-    envs: Envs,
+    envs: Common<Env>,
+    apps: Common<App>,
     serial: u64,
     /// Lines of later versions, kept.
     strange: Vec<Vec<u8>>,
@@ -33,7 +35,8 @@ pub struct Memo {
 impl Memo {
     /// Over a journal that is at its beginning, or as a daemon left it.
     pub fn new(journal: Journal, board: OwnedFd, serial: u64, strange: Vec<Vec<u8>>) -> Memo {
-        Memo { journal, board, envs: Envs::default(), serial, strange, next: Next::default(), updating: None }
+        let (envs, apps) = (Common::default(), Common::default());
+        Memo { journal, board, envs, apps, serial, strange, next: Next::default(), updating: None }
     }
 
     /// The whole of what is on record.
@@ -46,8 +49,23 @@ impl Memo {
         self.updating = asked;
     }
 
+    /// The number of an app, which is on record from now on.
+    fn app(&mut self, app: &Arc<App>) -> u64 {
+        let (number, new) = self.apps.number(app);
+        if new {
+            let env = self.env(&app.inherit);
+            let app = App { inherit: SharedEnv::default(), ..(**app).clone() };
+            self.journal.put(&Entry::App(number, Box::new(app), env));
+        }
+        number
+    }
+
+    /// The same of an environment. 0: the empty one.
     fn env(&mut self, env: &SharedEnv) -> u64 {
-        let (number, new) = self.envs.number(env);
+        if env.0.0.is_empty() {
+            return 0;
+        }
+        let (number, new) = self.envs.number(&env.0);
         if new {
             self.journal.put(&Entry::Env(number, (*env.0).clone()));
         }
@@ -67,6 +85,7 @@ impl Daemon {
         let everything = self.memo.journal.wants_snapshot();
         if everything {
             self.memo.envs.begin();
+            self.memo.apps.begin();
             self.memo.serial += 1;
             let keeper = self.board.keeper.load(std::sync::atomic::Ordering::SeqCst);
             self.memo.journal.put(&Entry::Head(Head {
@@ -113,7 +132,7 @@ impl Daemon {
         let memo = &mut self.memo;
         self.supervisor.take_changes(everything, |change| match change {
             Change::Process(id, process) => {
-                let process = process.map(|process| record::process(process, |env| memo.env(env)));
+                let process = process.map(|process| record::process(process, |app| memo.app(app)));
                 memo.journal.put(&Entry::Process(id, process));
             }
             other => memo.journal.put(&Entry::Decision(other)),
@@ -130,9 +149,8 @@ impl Daemon {
             outputs.extend(self.children.output_ids());
         }
         for id in &changed {
-            let env = self.children.get(*id).map(|child| child.app.inherit.clone());
-            let env = env.map_or(0, |env| self.memo.env(&env));
-            let child = self.children.record(*id).map(|child| Box::new((child, env)));
+            let app = self.children.get(*id).map(|child| self.memo.app(&child.app));
+            let child = app.zip(self.children.record(*id)).map(|(app, child)| Box::new((child, app)));
             if child.is_none() {
                 workers.insert(*id);
             }

@@ -48,7 +48,7 @@ use manager::Manager;
 
 use crate::sys::board::{Phase, Shared, Slot};
 use crate::sys::notify::Notify;
-use crate::sys::{clock, failpoint, inherit, lock};
+use crate::sys::{clock, failpoint, inherit, lock, memory};
 
 /// How a daemon is started.
 #[derive(Debug, Default)]
@@ -71,6 +71,7 @@ pub struct Options {
 pub fn main(mut options: Options, shared: Shared) -> ExitCode {
     log_to_stderr();
     abort_on_panic();
+    memory::return_large();
     let board = shared.board;
     let first = board.journal.load(SeqCst) == 0;
     if !first || board.generation.load(SeqCst) > 0 {

@@ -2,7 +2,7 @@
 //! a next daemon reads. It is also what one version hands to the next, so: what a reader does not know it
 //! keeps, what it misses has a default, and `tests/handover` holds a file of every released version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use crate::supervisor::{Beside, Change, ChildId, OpId, ProcId, Process, Supervis
 use crate::sys::pipe;
 
 /// The format, raised when a line changes its meaning. A reader takes this and every earlier one.
-pub const FORMAT: u32 = 1;
+/// 1: processes and children held their apps whole, and beside them the numbers of their environments.
+pub const FORMAT: u32 = 2;
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,11 +34,13 @@ pub enum Entry {
     Head(Head),
     /// An environment that processes share, under a number.
     Env(u64, Env),
+    /// An app that processes and children run, under a number, and the number of its environment.
+    App(u64, Box<App>, u64),
     /// A process.
     Process(ProcId, Option<ProcessRecord>),
     /// A deadline, an operation, a counter.
     Decision(Change),
-    /// A child, with the number of its environment.
+    /// A child, with the number of its app.
     Child(ChildId, Option<Box<(ChildRecord, u64)>>),
     /// A child in its part as a worker.
     Worker(ChildId, Option<Worker>),
@@ -62,9 +65,10 @@ pub enum Entry {
 }
 
 /// The kinds of entries that this version knows.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "head",
     "env",
+    "app",
     "process",
     "decision",
     "child",
@@ -98,13 +102,18 @@ pub struct Head {
     pub pids: [i32; 2],
 }
 
-/// A process, with the numbers of its environment and of its candidate's.
+/// A process, with the numbers of its app and of its candidate's.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProcessRecord {
     process: Box<Process>,
     #[serde(default)]
-    env: u64,
+    app: u64,
     #[serde(default)]
+    candidate: u64,
+    /// Of format 1, as the next.
+    #[serde(default, skip_serializing)]
+    env: u64,
+    #[serde(default, skip_serializing)]
     candidate_env: u64,
 }
 
@@ -133,24 +142,28 @@ pub struct Next {
     pub share: u64,
 }
 
-/// The environments that are in the journal.
-#[derive(Debug, Default)]
-pub struct Envs {
-    known: Vec<(Arc<Env>, u64)>,
+/// What many have in common and is in the journal once: environments, apps. What is in it stays as it is: whoever
+/// wants to change it gets a copy.
+#[derive(Debug)]
+pub struct Common<T> {
+    known: HashMap<*const T, (Arc<T>, u64)>,
     next: u64,
 }
 
-impl Envs {
-    /// The number of an environment; the second is true when it must be written down first. 0: the empty one.
-    pub fn number(&mut self, env: &SharedEnv) -> (u64, bool) {
-        if env.0.0.is_empty() {
-            return (0, false);
-        }
-        if let Some((_, number)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, &env.0)) {
+impl<T> Default for Common<T> {
+    fn default() -> Common<T> {
+        Common { known: HashMap::new(), next: 0 }
+    }
+}
+
+impl<T> Common<T> {
+    /// The number of one, from 1; the second is true when it must be written down first.
+    pub fn number(&mut self, one: &Arc<T>) -> (u64, bool) {
+        if let Some((_, number)) = self.known.get(&Arc::as_ptr(one)) {
             return (*number, false);
         }
         self.next += 1;
-        self.known.push((env.0.clone(), self.next));
+        self.known.insert(Arc::as_ptr(one), (one.clone(), self.next));
         (self.next, true)
     }
 
@@ -160,15 +173,15 @@ impl Envs {
     }
 }
 
-/// A process for the journal. `envs` are those of its app and of its candidate's app.
-pub fn process(mut process: Box<Process>, mut number: impl FnMut(&SharedEnv) -> u64) -> ProcessRecord {
-    let mut apart = |app: &mut Arc<App>| number(&std::mem::take(&mut Arc::make_mut(app).inherit));
-    let env = apart(&mut process.app);
-    let candidate_env = match &mut process.beside {
+/// A process for the journal, its apps apart from it, under their numbers.
+pub fn process(mut process: Box<Process>, mut number: impl FnMut(&Arc<App>) -> u64) -> ProcessRecord {
+    let mut apart = |app: &mut Arc<App>| number(&std::mem::replace(app, Process::elsewhere()));
+    let app = apart(&mut process.app);
+    let candidate = match &mut process.beside {
         Some(Beside::Candidate { app, .. }) => apart(app),
         Some(Beside::Rejected { .. } | Beside::Retiring(_)) | None => 0,
     };
-    ProcessRecord { process, env, candidate_env }
+    ProcessRecord { process, app, candidate, env: 0, candidate_env: 0 }
 }
 
 /// Everything that a journal says.
@@ -177,9 +190,10 @@ pub struct Left {
     /// Who wrote it.
     pub head: Head,
     envs: BTreeMap<u64, SharedEnv>,
+    apps: BTreeMap<u64, Arc<App>>,
     processes: BTreeMap<ProcId, ProcessRecord>,
     decisions: Vec<Change>,
-    /// Children, and the numbers of their environments.
+    /// Children, and the numbers of their apps.
     pub children: BTreeMap<ChildId, (ChildRecord, u64)>,
     /// Workers.
     pub workers: BTreeMap<ChildId, Worker>,
@@ -244,6 +258,10 @@ impl Left {
             Entry::Env(number, env) => {
                 self.envs.insert(number, SharedEnv(Arc::new(env)));
             }
+            Entry::App(number, app, env) => {
+                let app = App { inherit: self.env(env), ..*app };
+                self.apps.insert(number, Arc::new(app));
+            }
             Entry::Process(id, process) => put(&mut self.processes, id, process),
             Entry::Decision(change) => self.decisions.push(change),
             Entry::Child(id, child) => put(&mut self.children, id, child.map(|child| *child)),
@@ -265,19 +283,26 @@ impl Left {
     }
 
     /// An environment by its number.
-    pub fn env(&self, number: u64) -> SharedEnv {
+    fn env(&self, number: u64) -> SharedEnv {
         self.envs.get(&number).cloned().unwrap_or_default()
+    }
+
+    /// An app by its number; in format 1 it is there `whole`, and the number is that of its environment.
+    pub fn app(&self, number: u64, whole: Option<App>) -> Arc<App> {
+        match whole {
+            Some(app) => Arc::new(App { inherit: self.env(number), ..app }),
+            None => self.apps.get(&number).cloned().unwrap_or_else(Process::elsewhere),
+        }
     }
 
     /// The decisions, put together. They are taken out.
     pub fn supervisor(&mut self) -> Supervisor {
         let mut supervisor = Supervisor::default();
         for (id, record) in std::mem::take(&mut self.processes) {
-            let mut process = record.process;
-            let set = |app: &mut Arc<App>, env: SharedEnv| Arc::make_mut(app).inherit = env;
-            set(&mut process.app, self.env(record.env));
-            if let Some(Beside::Candidate { app, .. }) = &mut process.beside {
-                set(app, self.env(record.candidate_env));
+            let process = self.whole(record);
+            if Process::is_elsewhere(&process.app) {
+                ::log::error!("{id:?}: the journal does not say what it runs");
+                continue;
             }
             supervisor.restore(Change::Process(id, Some(process)));
         }
@@ -290,10 +315,27 @@ impl Left {
         supervisor
     }
 
+    /// A process with its apps.
+    fn whole(&self, record: ProcessRecord) -> Box<Process> {
+        let mut process = record.process;
+        let set = |app: &mut Arc<App>, number: u64, env: u64| match Process::is_elsewhere(app) {
+            true => *app = self.app(number, None),
+            false => Arc::make_mut(app).inherit = self.env(env),
+        };
+        set(&mut process.app, record.app, record.env);
+        if let Some(Beside::Candidate { app, .. }) = &mut process.beside {
+            set(app, record.candidate, record.candidate_env);
+        }
+        process
+    }
+
     /// A process that is left out, with its children, and what was written about it. The fds of its children
     /// stay open, for ever: nothing shall happen to them.
-    pub fn leave_out(&mut self, id: ProcId) -> Option<(ProcessRecord, Vec<RawFd>)> {
-        let process = self.processes.remove(&id)?;
+    pub fn leave_out(&mut self, id: ProcId) -> Option<(Box<Process>, Vec<RawFd>)> {
+        let record = self.processes.remove(&id)?;
+        let mut process = self.whole(record);
+        // Secrets may be in it.
+        Arc::make_mut(&mut process.app).inherit = SharedEnv::default();
         let mut fds = Vec::new();
         self.children.retain(|_, (child, _)| {
             let stays = child.process != id;
@@ -316,16 +358,17 @@ impl Left {
         self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
         self.decisions.iter_mut().for_each(Change::stay);
         self.children.retain(|_, (child, _)| child.find_again(home.path(), stored));
-        let children = &self.children;
+        let (children, apps, nobody) = (&self.children, &self.apps, App::default());
         let is_there = |id: ChildId| children.get(&id).is_some_and(|(child, _)| child.has_channel());
         self.shares.retain(|_, share| share.find_again(stored, is_there));
         self.workers.retain(|id, _| is_there(*id));
         self.outputs.retain(|(id, stream), output| {
-            let Some((child, _)) = children.get(id) else { return false };
+            let Some((child, app)) = children.get(id) else { return false };
             let number = if *stream == Stream::Stderr { 2 } else { 1 };
             let Ok(pipe) = pipe::reopen(child.pid, number, output.inode) else { return false };
             output.pipe = pipe.into_raw_fd();
-            let file = log::open(&child.log_file(home, *stream)).ok().flatten();
+            let app = child.whole().unwrap_or_else(|| apps.get(app).map_or(&nobody, |app| app));
+            let file = log::open(&home.log_file(app, child.process.0, *stream)).ok().flatten();
             output.file = file.map(IntoRawFd::into_raw_fd);
             true
         });

@@ -180,7 +180,7 @@ impl Daemon {
                 truncate(&self.log_file(process, stream))?;
             }
             emptied.push(process.id);
-            outcomes.push(Outcome { id: process.id.0, name: process.app.name.clone(), failure: None });
+            outcomes.push(Outcome::done(process.id.0, &process.app.name));
         }
         for process in emptied {
             self.children.emptied(process);

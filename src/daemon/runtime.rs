@@ -26,7 +26,7 @@ use crate::protocol::{Existing, Status};
 use crate::supervisor::{Command, Input, ProcId, Process, State, same_app};
 use crate::sys::board::{self, Shared, Slot};
 use crate::sys::signals::{self, Signal};
-use crate::sys::{clock, failpoint, lock, users};
+use crate::sys::{clock, failpoint, lock, memory, users};
 use crate::time::{Millis, Mono};
 
 /// So much of the grace period is ours, to end in.
@@ -105,6 +105,7 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
     };
     log_to(&sink, container.is_single());
     super::abort_on_panic();
+    memory::return_large();
     // A terminal sends its signals to a whole group: the keeper gets them for us.
     if let Err(error) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
         ::log::debug!("lead a group: {error}");

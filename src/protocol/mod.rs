@@ -291,6 +291,16 @@ pub struct Outcome {
     /// `None`: done as asked.
     #[serde(default)]
     pub failure: Option<Failure>,
+    /// What is worth knowing besides: what had to give way, what goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Outcome {
+    /// Done as asked.
+    pub fn done(id: u32, name: &str) -> Outcome {
+        Outcome { id, name: name.to_string(), failure: None, note: None }
+    }
 }
 
 /// Why an operation failed for one process.
@@ -341,6 +351,8 @@ pub enum EventKind {
     Reloaded,
     /// A reload failed; the old child serves on.
     ReloadFailed,
+    /// An old child that still drained was told to stop: its place is wanted.
+    Evicted,
     /// The restart budget is spent.
     Errored,
     /// It was removed from the list.

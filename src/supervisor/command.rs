@@ -266,6 +266,7 @@ impl Supervisor {
                 return Err(format!("reload {name}({}): a reload of it is already under way", id.0));
             }
         }
+        self.take_from_others(now, &targets);
         self.open_reload(now, op, &targets, parallel, changes);
         Ok(())
     }
@@ -331,8 +332,7 @@ impl Supervisor {
 
     fn answer_at_once(&mut self, op: OpId, targets: &[ProcId]) {
         let outcomes = targets.iter().filter_map(|id| self.processes.get(id));
-        let outcomes =
-            outcomes.map(|p| Outcome { id: p.id.0, name: p.app.name.clone(), failure: None }).collect();
+        let outcomes = outcomes.map(|process| Outcome::done(process.id.0, &process.app.name)).collect();
         self.actions.push_back(Action::Answer { op, outcome: Ok(outcomes) });
     }
 

@@ -161,12 +161,14 @@ impl Supervisor {
                 self.reload_failed(now, id, Failure { reason, last_lines: end.last_lines.clone() });
             }
             Some(Beside::Retiring(_)) => {
+                self.timers.cancel(TimerKey::Replacement(id));
                 self.publish(id, EventKind::Reloaded, "");
                 self.settle(now, id, Settled::Replaced);
             }
             None => {}
         }
         self.came_down(now, id);
+        self.begin_waiting(now, id);
     }
 
     /// The current child ended by itself.

@@ -5,11 +5,14 @@ use std::collections::{BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
-use super::process::Process;
+use super::process::{Beside, Leaving, Phase, Process};
 use super::{OpId, ProcId, Supervisor};
 use crate::app::Changes;
-use crate::protocol::{Failure, Outcome, Progress};
-use crate::time::Mono;
+use crate::protocol::{EventKind, Failure, Outcome, Progress};
+use crate::time::{Millis, Mono};
+
+/// Said of a reload that found the place of its new child taken.
+pub(super) const EVICTED: &str = "a child that still drained since the reload before was told to stop";
 
 /// What an operation waits for, per process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,8 @@ pub enum Settled {
     Gone,
     /// The new child serves and the old one is gone.
     Replaced,
+    /// The new child serves; the old one takes its time, so much at most.
+    Drains(Millis),
     /// Its child did not come up.
     NotUp(Failure),
     /// The candidate of a reload did not make it.
@@ -61,12 +66,18 @@ pub struct Operation {
     total: u32,
     /// What a reload changes of each app, if the new child proves good.
     changes: Box<Changes>,
+    /// Whose places were not free: the children of earlier reloads drained there, and had to go.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    evicted: BTreeSet<ProcId>,
 }
 
 impl Operation {
-    fn settle(&mut self, process: &Process, failure: Option<Failure>) -> Progress {
+    fn settle(&mut self, process: &Process, failure: Option<Failure>, note: Option<String>) -> Progress {
         self.active.remove(&process.id);
-        let outcome = Outcome { id: process.id.0, name: process.app.name.clone(), failure };
+        let evicted = self.evicted.remove(&process.id).then(|| EVICTED.to_string());
+        let notes: Vec<String> = evicted.into_iter().chain(note).collect();
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
+        let outcome = Outcome { id: process.id.0, name: process.app.name.clone(), failure, note };
         self.outcomes.push(outcome.clone());
         Progress { outcome, settled: self.outcomes.len() as u32, total: self.total }
     }
@@ -78,7 +89,7 @@ impl Goal {
     fn judge(self, op: OpId, settled: &Settled) -> Option<Option<Failure>> {
         match (self, settled) {
             (Goal::Up | Goal::Replaced, Settled::Online) => Some(None),
-            (Goal::Replaced, Settled::Replaced) => Some(None),
+            (Goal::Replaced, Settled::Replaced | Settled::Drains(_)) => Some(None),
             (Goal::Down, Settled::Down | Settled::Gone) => Some(None),
             (Goal::Gone, Settled::Gone) => Some(None),
             (Goal::Up | Goal::Replaced, Settled::NotUp(why)) => Some(Some(why.clone())),
@@ -91,9 +102,9 @@ impl Goal {
                 Some(Some(failure(format!("given up: {by} was asked for meanwhile"))))
             }
             (Goal::Up | Goal::Replaced, Settled::Down | Settled::Gone)
-            | (Goal::Up, Settled::Replaced | Settled::NotReplaced(_))
+            | (Goal::Up, Settled::Replaced | Settled::Drains(_) | Settled::NotReplaced(_))
             | (Goal::Gone, Settled::Down)
-            | (Goal::Down | Goal::Gone, Settled::Online | Settled::Replaced)
+            | (Goal::Down | Goal::Gone, Settled::Online | Settled::Replaced | Settled::Drains(_))
             | (Goal::Down | Goal::Gone, Settled::NotUp(_) | Settled::NotReplaced(_) | Settled::Stopping(_))
             | (_, Settled::Restarting(_)) => None,
         }
@@ -150,7 +161,8 @@ impl Supervisor {
         changes: Box<Changes>,
     ) {
         let total = (queue.len() + active.len()) as u32;
-        let operation = Operation { goal, queue, active, parallel, outcomes: Vec::new(), total, changes };
+        let (outcomes, evicted) = (Vec::new(), BTreeSet::new());
+        let operation = Operation { goal, queue, active, parallel, outcomes, total, changes, evicted };
         self.changed_operations.insert(op);
         let previous = self.operations.insert(op, operation);
         debug_assert!(previous.is_none(), "an operation id was reused");
@@ -166,19 +178,48 @@ impl Supervisor {
         }
     }
 
-    /// Whether an operation is under way that replaces the child of `process`.
+    /// Whether a reload is under way that has more to do for `process` than to wait for old children.
     pub(super) fn is_being_replaced(&self, process: ProcId) -> bool {
-        self.operations
-            .values()
-            .any(|o| o.goal == Goal::Replaced && (o.active.contains(&process) || o.queue.contains(&process)))
+        let drains = |id: &ProcId| {
+            let beside = self.processes.get(id).and_then(|process| process.beside.as_ref());
+            matches!(beside, Some(Beside::Retiring(_)))
+        };
+        self.operations.values().filter(|operation| operation.goal == Goal::Replaced).any(|operation| {
+            operation.active.contains(&process) && !drains(&process)
+                || operation.queue.contains(&process) && !operation.active.iter().all(drains)
+        })
+    }
+
+    /// A new reload does what earlier ones have not begun.
+    pub(super) fn take_from_others(&mut self, now: Mono, targets: &[ProcId]) {
+        let waiting = self.operations.iter().filter(|(_, operation)| !operation.queue.is_empty());
+        for op in waiting.map(|(op, _)| *op).collect::<Vec<_>>() {
+            let Some(operation) = self.operations.get_mut(&op) else { continue };
+            let queue = std::mem::take(&mut operation.queue).into_iter();
+            let (taken, left): (Vec<ProcId>, Vec<ProcId>) = queue.partition(|id| targets.contains(id));
+            operation.queue = left.into();
+            self.changed_operations.insert(op);
+            for process in taken.iter().filter_map(|id| self.processes.get(id)) {
+                let why = failure("left to a reload that was asked for later");
+                operation.settle(process, Some(why), None);
+            }
+            self.begin_queued(now, op);
+            self.close_if_done(op);
+        }
     }
 
     /// Tells every operation that waits for `process` what happened to it.
     pub(super) fn settle(&mut self, now: Mono, id: ProcId, settled: Settled) {
         let Some(process) = self.processes.get(&id) else { return };
         let mut concerned = Vec::new();
+        let note = match settled {
+            Settled::Drains(most) => {
+                Some(format!("its old child still drains, {} s at most", most.0.div_ceil(1_000)))
+            }
+            _ => None,
+        };
         for (&op, operation) in &mut self.operations {
-            if matches!(settled, Settled::Stopping(_)) && operation.queue.contains(&id) {
+            if matches!(settled, Settled::Stopping(_) | Settled::Stuck) && operation.queue.contains(&id) {
                 self.changed_operations.insert(op);
                 operation.queue.retain(|queued| *queued != id);
                 operation.active.insert(id);
@@ -188,7 +229,7 @@ impl Supervisor {
             }
             let Some(failure) = operation.goal.judge(op, &settled) else { continue };
             concerned.push((op, failure.is_some() && operation.goal == Goal::Replaced));
-            let progress = operation.settle(process, failure);
+            let progress = operation.settle(process, failure, note.clone());
             if !self.changed_operations.contains(&op) {
                 self.settled.push((op, progress.outcome.clone()));
             }
@@ -218,7 +259,8 @@ impl Supervisor {
         self.changed_operations.insert(op);
         for id in std::mem::take(&mut operation.queue) {
             if let Some(process) = self.processes.get(&id) {
-                operation.settle(process, Some(failure("not reloaded, because another instance failed")));
+                let why = failure("not reloaded, because another instance failed");
+                operation.settle(process, Some(why), None);
             }
         }
     }
@@ -227,12 +269,38 @@ impl Supervisor {
     fn begin_queued(&mut self, now: Mono, op: OpId) {
         while let Some(operation) = self.operations.get_mut(&op)
             && operation.active.len() < operation.parallel
-            && let Some(process) = operation.queue.pop_front()
+            && let Some(&process) = operation.queue.front()
         {
+            if self.processes.get(&process).is_some_and(|process| process.beside.is_some()) {
+                return self.evict(now, op, process);
+            }
             self.changed_operations.insert(op);
+            operation.queue.pop_front();
             operation.active.insert(process);
             let changes = operation.changes.clone();
             self.begin_replacement(now, op, process, &changes);
+        }
+    }
+
+    /// There is one place beside the current child, and the next in the queue wants it. Who drains there is
+    /// told to stop; when it is gone, [`Self::begin_waiting`] goes on.
+    fn evict(&mut self, now: Mono, op: OpId, id: ProcId) {
+        let beside = self.processes.get(&id).and_then(|process| process.beside.as_ref());
+        if matches!(beside, Some(Beside::Retiring(Leaving { phase: Phase::Draining, .. }))) {
+            self.publish(id, EventKind::Evicted, EVICTED);
+            if let Some(operation) = self.operations.get_mut(&op) {
+                operation.evicted.insert(id);
+                self.changed_operations.insert(op);
+            }
+        }
+        self.clear_beside(now, id, "a reload");
+    }
+
+    /// The place beside the current child is free: whoever waits for it begins.
+    pub(super) fn begin_waiting(&mut self, now: Mono, id: ProcId) {
+        let waits = self.operations.iter().filter(|(_, operation)| operation.queue.front() == Some(&id));
+        for op in waits.map(|(op, _)| *op).collect::<Vec<_>>() {
+            self.begin_queued(now, op);
         }
     }
 }

@@ -13,7 +13,7 @@
 //! Beside its current child a process may have one more: the candidate of a reload on its way in, or the
 //! child that it replaced on its way out. Never both, so never more than two.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,7 @@ pub enum Beside {
         /// When it was spawned.
         since: Mono,
         /// What it runs: it becomes the process's app when the candidate takes over.
+        #[serde(default = "Process::elsewhere", skip_serializing_if = "Process::is_elsewhere")]
         app: Arc<App>,
         /// It is ready and must stay alive a little.
         baking: bool,
@@ -128,6 +129,7 @@ pub struct Process {
     /// The id that people see.
     pub id: ProcId,
     /// What it runs.
+    #[serde(default = "Process::elsewhere", skip_serializing_if = "Process::is_elsewhere")]
     pub app: Arc<App>,
     /// Its place among the instances of its app, from 0.
     pub instance: u32,
@@ -161,6 +163,18 @@ pub enum Readiness {
 }
 
 impl Process {
+    /// In the place of an app that is written down elsewhere, once for all that run it: one without a name,
+    /// which no app is.
+    pub fn elsewhere() -> Arc<App> {
+        static NOBODY: LazyLock<Arc<App>> = LazyLock::new(Arc::default);
+        NOBODY.clone()
+    }
+
+    /// See [`Self::elsewhere`].
+    pub fn is_elsewhere(app: &Arc<App>) -> bool {
+        app.name.is_empty()
+    }
+
     /// The current child.
     pub fn child(&self) -> Option<ChildId> {
         match self.state {

@@ -1,13 +1,14 @@
 //! A reload is a transaction: new child → ready → alive for a bake time → only then does it take
-//! over, and the old one drains. If the new one fails, the old one never noticed.
+//! over, and the old one drains. If the new one fails, the old one never noticed. A drain that takes longer
+//! than usual holds up neither who asked for the reload nor the next reload, which evicts who drains.
 
 use std::sync::Arc;
 
 use super::action::Action;
-use super::operation::{Settled, failure};
+use super::operation::Settled;
 use super::process::{Beside, Leaving, Phase, Process, Readiness, State};
 use super::{ChildId, End, OpId, ProcId, Supervisor, TimerKey};
-use crate::app::{App, Changes};
+use crate::app::{App, Changes, DRAIN_TIMEOUT};
 use crate::protocol::{EventKind, Failure};
 use crate::time::Mono;
 
@@ -22,9 +23,8 @@ impl Supervisor {
         }
         let clustered = app.is_cluster();
         let serves = matches!(process.state, State::Online { listening, .. } if listening || clustered);
-        if process.beside.is_some() {
-            self.settle(now, id, Settled::NotReplaced(failure("its previous child is still on its way out")));
-        } else if serves {
+        debug_assert!(process.beside.is_none(), "whoever was beside has gone before");
+        if serves {
             self.spawn_candidate(now, id, app);
         } else {
             process.app = app;
@@ -75,8 +75,15 @@ impl Supervisor {
     /// The candidate's time is over: it has baked, or it was too slow.
     pub(super) fn replacement_due(&mut self, now: Mono, id: ProcId) {
         let Some(process) = self.processes.get(&id) else { return };
-        let Some(Beside::Candidate { baking, app, .. }) = &process.beside else { return };
-        if *baking {
+        let (baking, app) = match &process.beside {
+            Some(Beside::Candidate { baking, app, .. }) => (*baking, app),
+            Some(Beside::Retiring(Leaving { child, phase: Phase::Draining })) => {
+                let due = self.timers.deadline(TimerKey::Drain(*child)).unwrap_or(now);
+                return self.settle(now, id, Settled::Drains(due.since(now)));
+            }
+            Some(Beside::Retiring(_) | Beside::Rejected { .. }) | None => return,
+        };
+        if baking {
             return self.take_over(now, id);
         }
         let what = match Self::candidate_readiness(process, app) {
@@ -130,6 +137,10 @@ impl Supervisor {
         let Some(old) = old else { return self.settle(now, id, Settled::Replaced) };
         let phase = if old_listens {
             self.timers.arm(TimerKey::Drain(old), now + drain_timeout);
+            if drain_timeout > DRAIN_TIMEOUT {
+                // Nobody waits longer than usual for what may take so long.
+                self.timers.arm(TimerKey::Replacement(id), now + DRAIN_TIMEOUT);
+            }
             self.actions.push_back(Action::Drain { child: old });
             Phase::Draining
         } else {
@@ -210,5 +221,140 @@ impl Supervisor {
         if let Some(child) = hurried {
             self.drained(now, child);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::operation::EVICTED;
+    use super::super::{Command, Input};
+    use super::*;
+    use crate::app::{Mode, Runtime};
+    use crate::protocol::{Existing, Outcome};
+    use crate::time::Millis;
+
+    /// A supervisor whose children do as they are told, except that no worker ever finishes its connections.
+    #[derive(Default)]
+    struct World {
+        supervisor: Supervisor,
+        now: Mono,
+        living: Vec<ChildId>,
+        answers: Vec<(OpId, Result<Vec<Outcome>, String>)>,
+    }
+
+    impl World {
+        /// An app that is reloaded without a pause.
+        fn of(instances: u32) -> World {
+            let mut app = App { name: "web".to_string(), mode: Mode::Cluster, ..App::default() };
+            app.command.runtime = Runtime::Node;
+            app.drain_timeout = Millis(600_000);
+            let mut world = World { now: Mono(1_000), ..World::default() };
+            world.tell(1, Command::Start(vec![(Arc::new(app), instances)], Existing::Refuse));
+            assert!(world.answered(1).is_some_and(|answer| answer.is_ok()));
+            world
+        }
+
+        fn tell(&mut self, op: u64, command: Command) {
+            self.supervisor.handle(self.now, Input::Command { op: OpId(op), command });
+            self.perform();
+        }
+
+        fn reload(&mut self, op: u64, target: &str) {
+            self.tell(op, Command::Reload(vec![target.to_string()], Box::default(), 1));
+        }
+
+        fn perform(&mut self) {
+            while let Some(action) = self.supervisor.next_action() {
+                let told: &[Input] = match action {
+                    Action::Spawn { child, .. } => {
+                        self.living.push(child);
+                        &[Input::Spawned { child }, Input::Listening { child }]
+                    }
+                    Action::Stop { child, .. } => {
+                        self.living.retain(|living| *living != child);
+                        &[Input::Exited { child, end: End::default() }]
+                    }
+                    Action::Answer { op, outcome } => {
+                        self.answers.push((op, outcome));
+                        &[]
+                    }
+                    _ => &[],
+                };
+                for input in told {
+                    self.supervisor.handle(self.now, input.clone());
+                }
+            }
+        }
+
+        /// Lets time go on.
+        fn wait(&mut self, time: u64) {
+            let until = self.now + Millis(time);
+            while let Some(due) = self.supervisor.next_deadline().filter(|due| *due <= until) {
+                self.now = due;
+                self.supervisor.handle_timers(due);
+                self.perform();
+            }
+            self.now = until;
+        }
+
+        fn answered(&self, op: u64) -> Option<&Result<Vec<Outcome>, String>> {
+            self.answers.iter().find(|(of, _)| *of == OpId(op)).map(|(_, outcome)| outcome)
+        }
+
+        /// What an operation said of each process: how it failed, and the note.
+        fn said(&self, op: u64) -> Vec<(String, String)> {
+            let outcomes = self.answered(op).and_then(|answer| answer.as_ref().ok()).expect("an answer");
+            let reason = |outcome: &Outcome| outcome.failure.as_ref().map_or("", |f| &f.reason).to_string();
+            outcomes.iter().map(|one| (reason(one), one.note.clone().unwrap_or_default())).collect()
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_long_drain_longer_than_usual() {
+        let mut world = World::of(2);
+        world.reload(2, "all");
+        world.wait(9_000);
+        assert_eq!((world.answered(2), world.living.len()), (None, 3), "the first slot drains");
+        world.wait(20_000);
+        assert_eq!(world.living.len(), 4);
+        let note = || "its old child still drains, 590 s at most".to_string();
+        assert_eq!(world.said(2), [(String::new(), note()), (String::new(), note())]);
+        world.wait(600_000);
+        assert_eq!(world.living.len(), 2);
+        assert_eq!(world.supervisor.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_reload_evicts_who_drains_since_the_one_before() {
+        let mut world = World::of(1);
+        for reload in 2..50 {
+            world.reload(reload, "web");
+            world.wait(1_000);
+            assert_eq!(world.living.len(), 2, "one serves, one drains");
+            // The reload before is done: its new child had taken over, and its old one is gone.
+            if reload > 3 {
+                assert_eq!(world.said(reload - 1), [(String::new(), EVICTED.to_string())]);
+            }
+            assert_eq!(world.answered(reload), None);
+        }
+    }
+
+    #[test]
+    fn a_later_reload_takes_over_what_an_earlier_one_has_not_begun() {
+        let mut world = World::of(3);
+        world.reload(2, "all");
+        world.wait(100);
+        world.reload(3, "all");
+        let refused = world.answered(3).and_then(|answer| answer.as_ref().err()).expect("a refusal");
+        assert!(refused.contains("already under way"), "a candidate is on its way in: {refused}");
+        world.wait(1_000);
+        world.reload(4, "2");
+        world.wait(1_000);
+        assert_eq!(world.living.len(), 5, "0 drains for the first, 2 for the second");
+        world.wait(60_000);
+        let left = "left to a reload that was asked for later".to_string();
+        let said: Vec<String> = world.said(2).into_iter().map(|(failure, _)| failure).collect();
+        assert_eq!(said, [String::new(), String::new(), left]);
+        assert_eq!(world.said(4).len(), 1);
     }
 }

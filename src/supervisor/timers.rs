@@ -12,7 +12,8 @@ use crate::time::Mono;
 pub enum TimerKey {
     /// The current child should be ready by now.
     Launch(ProcId),
-    /// The replacement should be ready by now, or has stayed alive long enough.
+    /// The replacement should be ready by now, or has stayed alive long enough; or whoever asked for it has
+    /// waited long enough for the old child to drain.
     Replacement(ProcId),
     /// The back-off is over.
     Restart(ProcId),

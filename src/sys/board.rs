@@ -4,13 +4,14 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
+use super::lift;
 use super::reap::{ExitStatus, Reaped};
 
 /// "pmxboard".
@@ -323,7 +324,7 @@ impl Shared {
     pub fn create() -> io::Result<Shared> {
         let fd = memfd_create("pmx-board", MFdFlags::MFD_CLOEXEC)?;
         // Never below: a low number may be wanted by somebody who closes 0 to 2.
-        let fd = duplicate_above(fd.as_fd(), 3)?;
+        let fd = lift::duplicate(fd.as_fd(), 3)?;
         ftruncate(&fd, (COPY_AT + COPY) as i64)?;
         let shared = map(fd)?;
         shared.board.magic.store(MAGIC, SeqCst);
@@ -352,12 +353,6 @@ impl Shared {
         }
         Ok(fresh)
     }
-}
-
-fn duplicate_above(fd: BorrowedFd, least: RawFd) -> io::Result<OwnedFd> {
-    let number = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(least))?;
-    // SAFETY: the kernel has just opened this number for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn map(fd: OwnedFd) -> io::Result<Shared> {

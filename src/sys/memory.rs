@@ -1,6 +1,20 @@
-//! Memory that can be had again at any time is not kept.
+//! Memory that can be had again at any time, or is not needed any more, is not kept.
 
 use std::ffi::{c_int, c_void};
+
+/// From how many bytes on a piece of memory is had from the kernel for itself.
+#[cfg(target_env = "gnu")]
+const LARGE: c_int = 128 << 10;
+
+/// From now on large pieces of memory go back to the kernel when they are freed. By itself the C library learns
+/// from each that there will be more, and keeps the next: one long answer is ours for ever.
+pub fn return_large() {
+    // SAFETY: mallopt takes two integers.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
 
 /// Gives back the pages of code and constants, ours and the libraries': what is used from now on comes back
 /// from the page cache page by page, and what only the start used, or a command line, does not. A loop that

@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod inherit;
 pub mod inotify;
 pub mod kept;
+pub mod lift;
 pub mod limits;
 pub mod lock;
 pub mod memory;

@@ -9,6 +9,8 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
+use super::lift::lift;
+
 /// A pipe: our end to read, nonblocking, and the child's end to write, blocking. Both close on exec.
 /// Ours alone is nonblocking: a program whose stdout is nonblocking loses output.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -24,7 +26,7 @@ pub fn for_output() -> io::Result<(OwnedFd, OwnedFd)> {
     let both = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let path = format!("/proc/self/fd/{}", write.as_raw_fd());
     let write = nix::fcntl::open(path.as_str(), both, nix::sys::stat::Mode::empty()).unwrap_or(write);
-    Ok((read, write))
+    Ok((lift(read), write))
 }
 
 /// Opens the pipe that process `pid` has as `fd`, to read from it, if it is the one with this inode.

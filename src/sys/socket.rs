@@ -177,7 +177,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) =
         socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
-    Ok((ours, theirs))
+    Ok((super::lift::lift(ours), theirs))
 }
 
 /// How many clients may wait to be accepted.

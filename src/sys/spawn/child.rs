@@ -8,7 +8,7 @@ use std::ptr;
 use libc::{c_char, c_int, c_long, c_void};
 use nix::errno::Errno;
 
-use super::{Spawn, Step, Terminal};
+use super::{LOW, Spawn, Step, Terminal};
 
 /// All that the child works with, laid out before the clone.
 pub(super) struct Plan<'a> {
@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     /// By rising target.
     moves: Vec<Move>,
     close_range: bool,
+    /// The table of fds is the parent's at first; what is needed of it is below [`LOW`].
+    pub(super) low_table: bool,
     /// As the kernel reads it.
     oom_score_adj: Option<String>,
     /// Written by the child if it never became the program.
@@ -46,7 +48,7 @@ pub(super) struct Failure {
 const SHELL: &CStr = c"/bin/sh";
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(wanted: &'a Spawn<'a>, close_range: bool) -> Plan<'a> {
+    pub(super) fn new(wanted: &'a Spawn<'a>, close_range: bool, low_table: bool) -> Plan<'a> {
         let mut moves: Vec<Move> =
             wanted.fds.iter().map(|&(source, target)| Move { source, target }).collect();
         moves.sort_by_key(|m| m.target);
@@ -57,7 +59,7 @@ impl<'a> Plan<'a> {
         let argv = pointers(wanted.argv);
         let oom_score_adj = wanted.oom_score_adj.map(|number| number.to_string());
         let env = pointers(wanted.env);
-        Plan { wanted, argv, env, shell_argv, moves, close_range, oom_score_adj, failure: None }
+        Plan { wanted, argv, env, shell_argv, moves, close_range, low_table, oom_score_adj, failure: None }
     }
 }
 
@@ -76,6 +78,9 @@ pub(super) extern "C" fn run(plan: *mut c_void) -> c_int {
 }
 
 fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
+    if plan.low_table {
+        leave_table()?;
+    }
     reset_dispositions();
     lead(plan.wanted.terminal)?;
     place_fds(&mut plan.moves)?;
@@ -103,6 +108,15 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     check(Step::Chdir, unsafe { libc::syscall(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
     set_signal_mask(0, None);
     execute(plan)
+}
+
+/// Until here the table of fds was the parent's. From now on it is a copy of the low part of that.
+fn leave_table() -> Result<(), Failure> {
+    let (from, to) = (LOW as u32, u32::MAX);
+    // SAFETY: close_range takes integers. What it closes is in the copy, and this process does not use it; where it
+    // does not know how to copy, it does nothing.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_UNSHARE) };
+    check(Step::Table, done).map(|_| ())
 }
 
 /// Leads a session, or with a terminal that our own session has, a group in its foreground. SIGTTOU,

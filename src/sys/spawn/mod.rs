@@ -10,7 +10,9 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::lift::{LOW, lift};
 use child::{Failure, Plan};
 
 /// One program to start. The child leads a new session (with a shared terminal only a new group), has every
@@ -75,6 +77,8 @@ pub struct Spawned {
 pub enum Step {
     /// Create the process.
     Clone,
+    /// Get a table of file descriptors of its own.
+    Table,
     /// Start a session.
     Session,
     /// Give it its file descriptors.
@@ -110,6 +114,7 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.step {
             Step::Clone => "create a process",
+            Step::Table => "leave our file descriptors",
             Step::Session => "start a session",
             Step::Fds => "place file descriptors",
             Step::Limits => "set the limit of open files",
@@ -132,14 +137,18 @@ impl std::error::Error for SpawnError {}
 /// Starts a program, and returns when it has been executed or when that has failed. The calling
 /// thread waits for the child to get there: microseconds, but a slow file system counts.
 pub fn spawn(wanted: &Spawn) -> Result<Spawned, SpawnError> {
-    spawn_with(wanted, Features { pidfd: true, close_range: true })
+    spawn_with(wanted, Features { pidfd: true, close_range: true, low_table: LOW_TABLE.load(Relaxed) })
 }
+
+/// False once the kernel has refused to make a table of fds of the low part of ours.
+static LOW_TABLE: AtomicBool = AtomicBool::new(true);
 
 /// Newer calls that a kernel or a sandbox may refuse; tests switch them off to run the fallbacks.
 #[derive(Clone, Copy)]
 struct Features {
     pidfd: bool,
     close_range: bool,
+    low_table: bool,
 }
 
 fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError> {
@@ -149,12 +158,21 @@ fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError>
         path: None,
     };
     let stack = Stack::new().map_err(failed_before)?;
-    let mut plan = Plan::new(wanted, features.close_range);
+    let is_low = |fd: RawFd| fd < LOW;
+    let low_table = features.low_table && wanted.fds.iter().all(|(fd, _)| is_low(*fd));
+    let mut plan = Plan::new(wanted, features.close_range, low_table);
     let dumpable = wanted.user.is_some() && is_dumpable();
     let blocked = BlockedSignals::new();
     let mut cloned = clone(&stack, &mut plan, features.pidfd);
     if features.pidfd && matches!(&cloned, Err(e) if refused(e)) {
         cloned = clone(&stack, &mut plan, false);
+    }
+    if let (Ok(spawned), Some(Failure { step: Step::Table, .. })) = (&cloned, plan.failure) {
+        LOW_TABLE.store(false, Relaxed);
+        reap(spawned.pid);
+        plan.low_table = false;
+        plan.failure = None;
+        cloned = clone(&stack, &mut plan, spawned.pidfd.is_some());
     }
     drop(blocked);
     if dumpable {
@@ -201,6 +219,10 @@ fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned
     if with_pidfd {
         flags |= libc::CLONE_PIDFD;
     }
+    if plan.low_table {
+        // A copy of the whole table would cost more than all the rest, for a daemon of thousands.
+        flags |= libc::CLONE_FILES;
+    }
     // SAFETY: the child runs `child::run` on a stack of its own and shares our memory, but CLONE_VFORK
     // suspends this thread until the child has executed or exited, so that `plan`, `pidfd` and `stack`
     // outlive its use of them and nobody else touches them. With all signals blocked no handler of ours
@@ -214,7 +236,7 @@ fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned
     // A kernel that does not know CLONE_PIDFD leaves the number alone.
     // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Ok(Spawned { pid, pidfd })
+    Ok(Spawned { pid, pidfd: pidfd.map(lift) })
 }
 
 /// Takes the exit of a child that never became the program.

@@ -13,8 +13,10 @@ use super::*;
 use crate::sys::reap::{ExitStatus, reap_one};
 use crate::sys::testing::{alone, c, wait_until};
 
-const BOTH: [Features; 2] =
-    [Features { pidfd: true, close_range: true }, Features { pidfd: false, close_range: false }];
+const BOTH: [Features; 2] = [
+    Features { pidfd: true, close_range: true, low_table: true },
+    Features { pidfd: false, close_range: false, low_table: false },
+];
 
 /// `cat` on 0 and 1, to be looked at while it waits for input; killed and reaped in the end.
 struct Cat {
