@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         Run::Exit(code) => ExitCode::from(code),
         Run::CheckState(fd) => {
-            let state = inherit::take(fd).map_err(|error| format!("read the state: {error}"));
+            let state = inherit::take(fd).map_err(|error| format!("read the state: {}", sys::reason(&error)));
             match state.and_then(daemon::check_state) {
                 Ok(()) => {
                     println!("{}{}", daemon::CAN_GO_ON, env!("CARGO_PKG_VERSION"));
@@ -53,7 +53,9 @@ fn keep(run: DaemonRun) -> Result<ExitCode, String> {
     let mut passed = Vec::new();
     let board = match run.resume {
         // What a process left that became this one is all wanted.
-        Some(fd) => Some(inherit::take(fd).map_err(|error| format!("take over the board: {error}"))?),
+        Some(fd) => {
+            Some(inherit::take(fd).map_err(|error| format!("take over the board: {}", sys::reason(&error)))?)
+        }
         None => {
             passed = inherit::passed();
             passed.retain(|_| !by_client);
@@ -65,7 +67,7 @@ fn keep(run: DaemonRun) -> Result<ExitCode, String> {
     // It opens a socket: after that. A manager whom we cannot tell that we are ready gives us up: rather say
     // why at once.
     let notify = if by_client { Ok(Notify::default()) } else { Notify::of_process() };
-    let notify = notify.map_err(|error| format!("reach the service manager: {error}"))?;
+    let notify = notify.map_err(|error| format!("reach the service manager: {}", sys::reason(&error)))?;
     if !run.foreground && board.is_none() {
         // Who leads a group already is not reached by the signals of a shell's job anyway.
         let _ = sys::users::new_session();

@@ -24,6 +24,7 @@ mod store;
 mod support;
 #[cfg(feature = "load")]
 mod survival;
+mod sweep;
 #[cfg(feature = "load")]
 mod update;
 mod users;

@@ -23,7 +23,8 @@ impl Caller {
     /// Of this process.
     pub fn of_process() -> Result<Caller, String> {
         let env: Env = std::env::vars_os().filter(|(name, _)| !name.is_empty()).collect();
-        let real = std::env::current_dir().map_err(|error| format!("find the current directory: {error}"))?;
+        let real = std::env::current_dir()
+            .map_err(|error| format!("find the current directory: {}", crate::sys::reason(&error)))?;
         let cwd = match env.get("PWD").map(|pwd| PathBuf::from(&pwd.0)) {
             Some(pwd) if pwd.is_absolute() && same_file(&pwd, &real) => pwd,
             _ => real,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::caller::Caller;
 use super::home::Home;
 use crate::protocol::{Answer, FRAME_LIMIT, Frames, Message, Progress, Request, VERSION, Verb};
-use crate::sys::{lock, poll, proc, socket};
+use crate::sys::{lock, poll, proc, reason, socket};
 
 /// How long a daemon may take until it serves, whoever started it.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Connection {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
-            Err(error) => Err(format!("connect to {}: {error}", home.socket().display())),
+            Err(error) => Err(format!("connect to {}: {}", home.socket().display(), reason(&error))),
         }
     }
 
@@ -117,12 +117,12 @@ impl Connection {
                     again += 1;
                     request.again = true;
                     let sent = self.stream.write_all(&line(&request)?);
-                    sent.map_err(|error| RequestError::Lost(format!("ask again: {error}")))?;
+                    sent.map_err(|error| RequestError::Lost(format!("ask again: {}", reason(&error))))?;
                 }
                 Ok(_) => {}
                 Err(lost) => {
                     return Err(RequestError::Lost(match sent {
-                        Err(error) => format!("send the request: {error}"),
+                        Err(error) => format!("send the request: {}", reason(&error)),
                         Ok(()) => lost,
                     }));
                 }
@@ -159,7 +159,7 @@ impl Connection {
                 }
                 Ok(count) => self.frames.push(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("read the daemon's answer: {error}")),
+                Err(error) => return Err(format!("read the daemon's answer: {}", reason(&error))),
             }
         }
     }
@@ -182,7 +182,7 @@ pub fn wait_until_gone(home: &Home, daemon: Option<Peer>) -> Result<(), String> 
     };
     let path = home.lock();
     let deadline = Instant::now() + START_DEADLINE;
-    let failed = |error| format!("lock {}: {error}", path.display());
+    let failed = |error| format!("lock {}: {}", path.display(), reason(&error));
     while daemon.is_some_and(is_there)
         || !lock::try_lock(&lock::open(&path).map_err(failed)?).map_err(failed)?
     {
@@ -201,8 +201,10 @@ fn open_by(home: &Home, caller: &Caller, deadline: Instant) -> Result<Connection
     home.prepare()?;
     loop {
         let path = home.lock();
-        let lock = lock::open(&path).map_err(|error| format!("open {}: {error}", path.display()))?;
-        let ours = lock::try_lock(&lock).map_err(|error| format!("lock {}: {error}", path.display()))?;
+        let lock =
+            lock::open(&path).map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
+        let ours =
+            lock::try_lock(&lock).map_err(|error| format!("lock {}: {}", path.display(), reason(&error)))?;
         if ours {
             start(home, caller, lock, deadline)?;
         }
@@ -227,9 +229,9 @@ fn open_by(home: &Home, caller: &Caller, deadline: Instant) -> Result<Connection
 
 /// Starts the daemon, which inherits `lock` and tells through a pipe that it serves, or why not.
 fn start(home: &Home, caller: &Caller, lock: File, deadline: Instant) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("start the daemon: {error}");
+    let failed = |error: std::io::Error| format!("start the daemon: {}", reason(&error));
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.log());
-    let log = log.map_err(|error| format!("open {}: {error}", home.log().display()))?;
+    let log = log.map_err(|error| format!("open {}: {}", home.log().display(), reason(&error)))?;
     let (reader, writer) = std::io::pipe().map_err(failed)?;
     lock::keep_over_exec(&lock).map_err(failed)?;
     lock::keep_over_exec(&writer).map_err(failed)?;

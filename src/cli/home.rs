@@ -60,9 +60,10 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Err(format!("{home}: not a directory"));
             }
-            Err(error) => return Err(format!("create {home}: {error}")),
+            Err(error) => return Err(format!("create {home}: {}", crate::sys::reason(&error))),
         }
-        let found = fs::metadata(&self.path).map_err(|error| format!("look at {home}: {error}"))?;
+        let found = fs::metadata(&self.path)
+            .map_err(|error| format!("look at {home}: {}", crate::sys::reason(&error)))?;
         let us = users::effective_uid();
         if found.uid() != us {
             return Err(format!(

@@ -103,7 +103,9 @@ fn last_lines(
     nostream: bool,
 ) -> Result<Followed, Fail> {
     let mut followed = Followed::new(source);
-    let failed = |path: &Path, error| Fail::Sentence(format!("read {}: {error}", path.display()));
+    let failed = |path: &Path, error| {
+        Fail::Sentence(format!("read {}: {}", path.display(), crate::sys::reason(&error)))
+    };
     let Some(file) = &followed.file else { return Ok(followed) };
     let source = &followed.source;
     let end = file.metadata().map_err(|error| failed(&source.path, error))?.len();

@@ -39,7 +39,7 @@ use crate::protocol::{Answer, Verb};
 use crate::sys::{signals, terminal, users};
 use act::Action;
 use caller::Caller;
-use connect::Connection;
+use connect::{Connection, RequestError};
 use home::Home;
 use options::Options;
 use parse::Typed;
@@ -189,7 +189,8 @@ fn dispatch(typed: Typed, caller: &Caller, screen: &mut Screen<'_>) -> Result<Ru
         if lock_fd.is_some() {
             // Started by a client: Ctrl-C in its terminal is not for us. (A daemon in the foreground
             // of a terminal or of a supervisor stays where it is.)
-            users::new_session().map_err(|error| format!("start a session: {error}"))?;
+            users::new_session()
+                .map_err(|error| format!("start a session: {}", crate::sys::reason(&error)))?;
         }
         let run = DaemonRun { home: home.path, foreground, resurrect, lock_fd, ready_fd, resume };
         return Ok(Run::Daemon(run));
@@ -378,7 +379,8 @@ impl<'s> Session<'_, 's> {
     fn update(&mut self, program: Option<&String>) -> Result<(), Fail> {
         let program = match program {
             Some(path) => caller::absolute(&self.caller.cwd, std::path::Path::new(path)),
-            None => std::env::current_exe().map_err(|error| format!("update: find this program: {error}"))?,
+            None => std::env::current_exe()
+                .map_err(|error| format!("update: find this program: {}", crate::sys::reason(&error)))?,
         };
         let Some(mut connection) = Connection::existing(&self.home)? else {
             return Err(Fail::Sentence(format!("update: no daemon runs in {}", self.home.path.display())));
@@ -399,13 +401,19 @@ impl<'s> Session<'_, 's> {
             return self.screen.line(&format!("no daemon runs in {}", self.home.path.display()));
         };
         let daemon = connection.peer();
-        match connection.request(Verb::Kill, &mut |_| {}).map_err(String::from)? {
-            Answer::Killed { stopped } => {
+        match connection.request(Verb::Kill, &mut |_| {}) {
+            Ok(Answer::Killed { stopped }) => {
                 connect::wait_until_gone(&self.home, daemon)?;
                 let processes = if stopped == 1 { "process" } else { "processes" };
                 self.screen.line(&format!("kill: {stopped} {processes} stopped, the daemon ended"))
             }
-            other => Err(Fail::Sentence(act::unexpected(&other))),
+            Ok(other) => Err(Fail::Sentence(act::unexpected(&other))),
+            // It may have been on its way out when we came.
+            Err(RequestError::Lost(sentence)) => {
+                connect::wait_until_gone(&self.home, daemon).map_err(|_| sentence)?;
+                self.screen.line("kill: the daemon ended")
+            }
+            Err(error) => Err(Fail::Sentence(error.into())),
         }
     }
 }

@@ -82,7 +82,7 @@ pub fn user(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Str
     if us != 0 {
         return Err("run as another user or group: only root can".to_string());
     }
-    let failed = |error| format!("look up {name}: {error}");
+    let failed = |error| format!("look up {name}: {}", crate::sys::reason(&error));
     let entry = users::user(&name).map_err(failed)?.ok_or_else(|| format!("unknown user {name}"))?;
     let gid = match group {
         None => entry.gid,

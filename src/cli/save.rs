@@ -53,7 +53,7 @@ fn autosave(session: &mut Session<'_, '_>) -> Result<(), Fail> {
     let mut content = Vec::new();
     std::io::stdin()
         .read_to_end(&mut content)
-        .map_err(|error| format!("autosave: read the list: {error}"))?;
+        .map_err(|error| format!("autosave: read the list: {}", crate::sys::reason(&error)))?;
     dump::read(&content).map_err(|fault| format!("autosave: the list on stdin: {fault}"))?;
     let failed = |error| format!("autosave: {error}");
     let _lock = store::lock(&session.home).map_err(failed)?;

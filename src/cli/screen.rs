@@ -83,7 +83,7 @@ impl Screen<'_> {
 fn closed(result: io::Result<()>) -> Result<(), Fail> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Fail::Closed,
-        _ => Fail::Sentence(format!("write the output: {error}")),
+        _ => Fail::Sentence(format!("write the output: {}", crate::sys::reason(&error))),
     })
 }
 

@@ -259,7 +259,7 @@ pub fn read_declaration(caller: &Caller, file: &str) -> Result<String, String> {
         }
         Ok(_) => String::from_utf8(text).map_err(|_| format!("{file}: not UTF-8")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("{file}: no such file")),
-        Err(error) => Err(format!("{file}: {error}")),
+        Err(error) => Err(format!("{file}: {}", crate::sys::reason(&error))),
     }
 }
 

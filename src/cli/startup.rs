@@ -90,7 +90,7 @@ impl Boot<'_> {
         let us = users::effective_uid().to_string();
         let name = options.boot_user.as_deref().unwrap_or(&us);
         let user = users::user(name)
-            .map_err(|error| format!("look up the user {name}: {error}"))?
+            .map_err(|error| format!("look up the user {name}: {}", crate::sys::reason(&error)))?
             .ok_or_else(|| format!("there is no user {name}"))?;
         if platform == Platform::User && user.uid.to_string() != us {
             return Err(format!("a unit of {}'s own is for {0} to set up", user.name));

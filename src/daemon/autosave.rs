@@ -12,6 +12,7 @@ use super::home::Stream;
 use crate::app::Text;
 use crate::app::dump::{self, Saved};
 use crate::supervisor::Desired;
+use crate::sys::failpoint;
 use crate::sys::pipe;
 use crate::sys::reap::{ExitStatus, Reaped};
 use crate::sys::spawn::{self, Spawn};
@@ -106,6 +107,7 @@ impl Autosave {
             self.queued = Some(content);
             return;
         }
+        failpoint::reach("before-autosave");
         match start(&self.home, &content) {
             Ok(pid) => {
                 self.helper = Some(pid);

@@ -18,6 +18,7 @@ use super::log::{self as output, Desk, Output, Tail};
 use super::runtime::Runtime as Container;
 use super::sink::Sink;
 use super::source::{Progress, Source};
+use super::watch::{rewatch, unwatch, watch};
 use crate::app::{self, App, Format, Identity, Join, Mode, Runtime, Text};
 use crate::node;
 use crate::supervisor::{ChildId, End, ProcId};
@@ -675,29 +676,11 @@ pub fn stream_source(id: ChildId, stream: Stream) -> Source {
     }
 }
 
-/// Has the event loop watch an fd. It can only fail for want of memory or when the fd cannot be watched;
-/// then it is deaf, which is said.
-pub fn watch(registry: &Registry, fd: RawFd, source: Source, interest: Interest) {
-    if let Err(error) = registry.register(&mut SourceFd(&fd), source.token(), interest) {
-        log::error!("watch {source:?}: {error}");
-    }
-}
-
 /// A channel is only watched for room to write while something waits for that: the kernel would wake us
 /// each time its worker reads.
 fn attend(registry: &Registry, id: ChildId, channel: &mut Channel) {
-    if let Some(interest) = channel.changed_interest()
-        && let Err(error) =
-            registry.reregister(&mut SourceFd(&channel.fd()), Source::Channel(id).token(), interest)
-    {
-        log::error!("watch the channel of {id:?}: {error}");
-    }
-}
-
-/// Has the event loop forget an fd. Before its close: a duplicate elsewhere would keep its events coming.
-pub fn unwatch(registry: &Registry, fd: RawFd) {
-    if let Err(error) = registry.deregister(&mut SourceFd(&fd)) {
-        log::debug!("forget an fd: {error}");
+    if let Some(interest) = channel.changed_interest() {
+        rewatch(registry, channel.fd(), Source::Channel(id), interest);
     }
 }
 

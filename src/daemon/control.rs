@@ -9,8 +9,8 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 use serde::{Deserialize, Serialize};
 
-use super::children::{unwatch, watch};
 use super::source::{Progress, Source};
+use super::watch::{unwatch, watch};
 use crate::protocol::{Event, FRAME_LIMIT, Frames, Message, Request, VERSION};
 use crate::sys::kept::Kept;
 use crate::sys::{inherit, socket};
@@ -196,7 +196,7 @@ impl Control {
         let refusal = match socket::peer_uid(&stream) {
             Ok((uid, _)) if uid == self.our_uid || uid == 0 => None,
             Ok((uid, _)) => Some(format!("this daemon serves uid {}, not uid {uid}", self.our_uid)),
-            Err(error) => Some(format!("learn who connects: {error}")),
+            Err(error) => Some(format!("learn who connects: {}", crate::sys::reason(&error))),
         };
         let refusal = refusal.or_else(|| {
             (self.clients.len() >= CLIENTS).then(|| format!("more than {CLIENTS} clients at a time"))

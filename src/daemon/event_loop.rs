@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll};
 
 use super::autosave::Autosave;
 use super::channel::{Channel, Received};
-use super::children::{Children, LINGER_LOOK, stream_source, watch};
+use super::children::{Children, LINGER_LOOK, stream_source};
 use super::control::Control;
 use super::home::{Home, Stream};
 use super::journal::Journal;
@@ -25,6 +25,7 @@ use super::runtime::Runtime;
 use super::source::{Progress, Source};
 use super::update::Update;
 use super::views::Memories;
+use super::watch::{self, unwatch, watch};
 use crate::node::{self, FromWorker};
 use crate::protocol::{EventKind, Request};
 use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
@@ -329,6 +330,7 @@ impl Daemon {
             }
             self.now = clock::mono();
             self.gather(&events);
+            watch::catch_up(self.poll.registry());
             for source in std::mem::take(&mut self.ready) {
                 match self.visit(source) {
                     Progress::Drained => {}
@@ -369,6 +371,7 @@ impl Daemon {
         }
         let groups = self.children.is_lingering().then(|| self.now + LINGER_LOOK);
         let resting = self.resting.first().map(|(until, _)| *until);
+        let left_out = watch::leaves_out().then(|| self.now + watch::AGAIN);
         let deadlines = [
             self.supervisor.next_deadline(),
             self.control.deadline(),
@@ -379,6 +382,7 @@ impl Daemon {
             self.update.as_ref().map(Update::deadline),
             groups,
             resting,
+            left_out,
             self.ending,
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -473,6 +477,7 @@ impl Daemon {
             self.exits[1] += 1;
             failpoint::reach("reaped");
             let reaped = reap::reap_one(ended.pid).unwrap_or(ended);
+            failpoint::reach("forgotten");
             self.reaped(&reaped);
         }
         Progress::Drained
@@ -571,7 +576,7 @@ impl Daemon {
     ) {
         let registry = self.poll.registry();
         if let Some(channel) = &child.channel {
-            super::children::unwatch(registry, channel.fd());
+            unwatch(registry, channel.fd());
         }
         self.primary.gone(registry, &mut self.children, id);
         let signal = match status {

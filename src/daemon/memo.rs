@@ -110,6 +110,7 @@ impl Daemon {
         failpoint::reach("after-commit");
         self.manager.store_more(self.now);
         self.settle();
+        failpoint::reach("settled");
     }
 
     /// A manager may know nothing of what we have.

@@ -6,7 +6,7 @@
 //! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
 //! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
 //! says, `update` hands it to another program, `journal` where it stands, `resume` how the next one begins;
-//! `autosave` has what was declared written to disk; `runtime` is what is different in a container, and `sink`
+//! `watch` has the kernel tell what is ready; `autosave` has what was declared written to disk; `runtime` is what is different in a container, and `sink`
 //! where its output goes.
 
 mod autosave;
@@ -31,6 +31,7 @@ mod source;
 mod store;
 mod update;
 mod views;
+mod watch;
 
 use std::fs::File;
 use std::io::Write;
@@ -126,13 +127,17 @@ fn set_up(options: Options, mut manager: Manager, shared: Shared) -> Result<(Dae
         .map_err(|error| format!("create {}: {}", home.display(), crate::sys::reason(&error)))?;
     let path = home.join("pmx.lock");
     let lock = match options.lock {
-        Some(fd) => File::from(inherit::take(fd).map_err(|error| format!("take over the lock: {error}"))?),
+        Some(fd) => File::from(
+            inherit::take(fd)
+                .map_err(|error| format!("take over the lock: {}", crate::sys::reason(&error)))?,
+        ),
         None => {
-            let lock = lock::open(&path).map_err(|error| format!("open {}: {error}", path.display()))?;
+            let lock = lock::open(&path)
+                .map_err(|error| format!("open {}: {}", path.display(), crate::sys::reason(&error)))?;
             match lock::try_lock(&lock) {
                 Ok(true) => lock,
                 Ok(false) => return Err(format!("a daemon already serves {}", home.display())),
-                Err(error) => return Err(format!("lock {}: {error}", path.display())),
+                Err(error) => return Err(format!("lock {}: {}", path.display(), crate::sys::reason(&error))),
             }
         }
     };

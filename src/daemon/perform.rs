@@ -52,7 +52,9 @@ impl Daemon {
                 let timeout = self.children.get(child).map_or(Millis(0), |child| child.app.drain_timeout);
                 failpoint::reach("before-drain");
                 let grace = IDLE_GRACE.min(Millis(timeout.0 / 2)).0;
-                if !self.primary.drain(registry, &mut self.children, child, grace) {
+                let drains = self.primary.drain(registry, &mut self.children, child, grace);
+                failpoint::reach("after-drain");
+                if !drains {
                     return Some(Input::Drained { child });
                 }
             }
@@ -61,7 +63,10 @@ impl Daemon {
                 self.children.stop(child, signal);
                 failpoint::reach("after-stop");
             }
-            Action::Kill { child } => self.children.stop(child, libc::SIGKILL),
+            Action::Kill { child } => {
+                failpoint::reach("before-kill");
+                self.children.stop(child, libc::SIGKILL);
+            }
             Action::Signal { child, signal } => self.children.signal(child, signal),
             Action::Publish { process, name, kind, detail } => self.publish(process, name, kind, detail),
             Action::Release { app } => self.primary.release(registry, &app),
@@ -85,8 +90,10 @@ impl Daemon {
                         Ok(outcomes) => Message::Done { id, answer: Answer::Outcomes(outcomes) },
                         Err(error) => Message::Error { id, error },
                     };
+                    failpoint::reach("before-answer");
                     self.control.send(client, &message);
                     asked.answer = Some(message);
+                    failpoint::reach("after-answer");
                 }
             }
             Action::Exit => self.ending = Some(self.now + LAST_ANSWERS),

@@ -22,6 +22,7 @@ use crate::app::{App, Balance};
 use crate::node::{self, Handle, Place, Query};
 use crate::supervisor::ChildId;
 use crate::sys::board::{Board, FLIGHTS};
+use crate::sys::failpoint;
 use crate::sys::kept::Kept;
 use crate::sys::socket::{self, LocalAddr};
 use crate::time::{Millis, Mono};
@@ -147,6 +148,7 @@ impl Primary {
                 return;
             }
         };
+        failpoint::reach("bound");
         let Some(share) = self.shares.get_mut(&answer) else { return };
         let slot = share.slot(instance);
         self.changed.insert(answer.0);
@@ -170,6 +172,7 @@ impl Primary {
             let shared = node::shared_handle(handle, seq, &share.key, &share.data);
             children.send(registry, child, shared, Some(listener.fd.as_fd()));
         }
+        failpoint::reach("handed-over");
     }
 
     /// The share of `query`, bound if it is new, with a socket for the slot.
@@ -471,7 +474,9 @@ impl Primary {
                 return Progress::Drained;
             };
             let key = share.key.clone();
+            failpoint::reach("accepted");
             let seq = self.take_off(id, worker, &connection);
+            failpoint::reach("taken-off");
             let message = node::new_connection(&key, seq);
             if children.send(registry, worker, message, Some(connection.as_fd())) {
                 self.in_flight.insert(seq, InFlight { share: id, worker, connection });
@@ -509,6 +514,7 @@ impl Primary {
         {
             log::debug!("remove {}: {error}", path.display());
         }
+        failpoint::reach("given-up");
     }
 
     /// The addresses that a child has open, for people.

@@ -11,7 +11,7 @@ use super::views::Sight;
 use crate::app::{App, Instances, SharedEnv};
 use crate::protocol::{Answer, Begin, Message, Outcome, Request, Revived, Verb};
 use crate::supervisor::{Command, Input, OpId, Process};
-use crate::sys::{clock, limits};
+use crate::sys::{clock, failpoint, limits};
 
 impl Daemon {
     /// Takes one request of a client.
@@ -81,7 +81,9 @@ impl Daemon {
         }
         self.asked.insert(op, Asked { client, id, shutdown, answer: None });
         self.changed_asked.insert(op);
+        failpoint::reach("asked");
         self.supervisor.handle(self.now, Input::Command { op, command });
+        failpoint::reach("decided");
     }
 
     /// Whether too many daemons died too soon: then nothing is changed.

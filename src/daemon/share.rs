@@ -10,8 +10,9 @@ use mio::{Interest, Registry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::children::{self, Children};
+use super::children::Children;
 use super::source::Source;
+use super::watch::{unwatch, watch};
 use crate::app::{App, Balance, Text};
 use crate::cluster::Rota;
 use crate::node::{Family, Place, Query};
@@ -148,14 +149,14 @@ impl Listener {
         if !self.watched {
             self.watched = true;
             self.ready = true;
-            children::watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
+            watch(registry, self.fd.as_raw_fd(), Source::Listener(self.id), Interest::READABLE);
         }
     }
 
     pub(super) fn unwatch(&mut self, registry: &Registry) {
         if self.watched {
             self.watched = false;
-            children::unwatch(registry, self.fd.as_raw_fd());
+            unwatch(registry, self.fd.as_raw_fd());
         }
     }
 }

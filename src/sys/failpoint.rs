@@ -1,6 +1,6 @@
 //! Places at which a test makes the daemon die, to see what the next one makes of it. Only in builds with debug
 //! assertions: `PMX_FAILPOINT=<name>[:<n>]` aborts the first daemon of a keeper when it comes by for the
-//! n-th time, `PMX_PANIC_AT=<name>` makes every daemon panic there.
+//! n-th time, and `*:<n>` at the n-th place of all; `PMX_PANIC_AT=<name>` makes every daemon panic there.
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -25,7 +25,9 @@ mod armed {
 
     pub fn reach(name: &str) {
         let armed = ABORT.get_or_init(|| std::env::var("PMX_FAILPOINT").ok().map(parse));
-        let Some(armed) = armed.as_ref().filter(|armed| armed.name == name) else { return };
+        let Some(armed) = armed.as_ref().filter(|armed| armed.name == name || armed.name == "*") else {
+            return;
+        };
         if !DISARMED.load(SeqCst) && SEEN.fetch_add(1, SeqCst) + 1 == armed.at {
             log::error!("failpoint {name}: aborting");
             std::process::abort();

@@ -22,12 +22,8 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
 /// Closes what whoever started us left open by accident, all but 0, 1, 2 and `wanted`: a daemon would hold
 /// it for years. To be called by `main`, before anything else is open.
 pub fn close_others(wanted: &[RawFd]) {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    // The list's own fd is among them, and closed with it.
-    let open: Vec<RawFd> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2 && !wanted.contains(fd)) {
-        // SAFETY: nobody in this process has opened it: it came from outside. One that is closed
-        // already is an error that changes nothing, as no other thread opens any.
+    for fd in super::family::open_fds().into_iter().filter(|fd| !wanted.contains(fd)) {
+        // SAFETY: nobody in this process has opened it: it came from outside.
         unsafe { libc::close(fd) };
     }
 }

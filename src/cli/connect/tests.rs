@@ -108,7 +108,7 @@ fn a_daemon_that_cannot_start_says_why() {
     let missing = Caller { exe: "/nonexistent/pmx".into(), ..home.caller.clone() };
     let other = TestHome::new("missing-exe");
     let error = open_by(&other.home, &missing, soon()).unwrap_err();
-    assert!(error.starts_with("start the daemon: No such file"), "{error}");
+    assert!(error.starts_with("start the daemon: no such file"), "{error}");
 }
 
 #[test]

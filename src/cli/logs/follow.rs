@@ -52,7 +52,9 @@ impl Followed {
     /// Prints what is new, within the budget; true if there is more.
     fn read(&mut self, printer: &mut Printer<'_, '_>) -> Result<bool, Fail> {
         let Some(file) = &self.file else { return Ok(false) };
-        let failed = |error| Fail::Sentence(format!("read {}: {error}", self.source.path.display()));
+        let failed = |error| {
+            Fail::Sentence(format!("read {}: {}", self.source.path.display(), crate::sys::reason(&error)))
+        };
         if file.metadata().map_err(failed)?.len() < self.position {
             self.position = 0;
         }
@@ -77,7 +79,7 @@ impl Followed {
 
 /// Prints what is appended to the files until nobody reads it any more.
 pub fn follow(printer: &mut Printer<'_, '_>, mut files: Vec<Followed>) -> Result<(), Fail> {
-    let failed = |error| Fail::Sentence(format!("watch the log files: {error}"));
+    let failed = |error| Fail::Sentence(format!("watch the log files: {}", crate::sys::reason(&error)));
     let watches = Watches::new().map_err(failed)?;
     let mut rescan = true;
     let mut is_missing = false;
