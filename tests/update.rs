@@ -114,9 +114,9 @@ fn u02_a_program_that_cannot_go_on_is_refused() {
     wait_until("a restart", || home.pid(0) != pid && home.status(0) == "online");
 }
 
-/// A journal of this version as it is written: kept as a file, of which every later version makes sense.
-fn golden() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/handover/0.1.0.jsonl");
+/// A journal as it is written in one format: kept as a file, of which every later version makes sense.
+fn golden(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/handover").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -147,8 +147,13 @@ fn tempfile() -> (PathBuf, std::fs::File) {
 
 #[test]
 fn u03_state_of_every_released_version_and_of_the_next_is_understood() {
-    let golden = golden();
-    let ran = check(&golden).ok();
+    for (name, format) in [("0.1.0.jsonl", 1), ("0.1.0-format-2.jsonl", 2)] {
+        is_understood(&golden(name), format);
+    }
+}
+
+fn is_understood(golden: &str, format: u32) {
+    let ran = check(golden).ok();
     assert!(ran.out.starts_with("can go on: pmx "), "{ran:?}");
     // The next version: fields and kinds of lines that we do not know.
     let mut newer = String::new();
@@ -172,7 +177,7 @@ fn u03_state_of_every_released_version_and_of_the_next_is_understood() {
     check(&older).ok();
     // And what cannot be understood is refused, with the reason.
     for (state, why) in [
-        (golden.replacen("\"format\":1", "\"format\":99", 1), "format 99"),
+        (golden.replacen(&format!("\"format\":{format}"), "\"format\":99", 1), "format 99"),
         (golden.replacen("\"online\"", "\"flying\"", 1).replacen("\"Online\"", "\"Flying\"", 1), "Flying"),
         (String::new(), "no beginning"),
         ("\u{0}\u{1}nonsense\n".to_string(), ""),
