@@ -288,7 +288,8 @@ impl Row {
         }
         self.zombies.push(zombies.unwrap_or(0) as f64);
         self.gone_millis.push(gone.map_or(f64::INFINITY, |gone| gone.as_secs_f64() * 1e3));
-        self.cpu_millis.push((cpu(&own) - cpu_before).as_secs_f64() * 1e3);
+        // What has ended meanwhile takes its time along.
+        self.cpu_millis.push(cpu(&own).saturating_sub(cpu_before).as_secs_f64() * 1e3);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod house;
 mod joining;
 mod lifecycle;
 mod logs;
+mod parity;
 mod pid1;
 mod pm2_dump;
 #[cfg(feature = "load")]

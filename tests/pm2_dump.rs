@@ -2,52 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Home, Ran, finish, free_port, get, node_modules, wait_for, wait_until};
-
-/// The real pm2 in a home of its own. Its daemon ends with this.
-struct Pm2 {
-    program: PathBuf,
-    home: PathBuf,
-    dir: PathBuf,
-}
-
-impl Pm2 {
-    /// As `tests/run` installs it, else from the `PATH`.
-    fn of(home: &Home) -> Option<Pm2> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [node_modules().join(".bin")].into_iter().chain(std::env::split_paths(&path));
-        let program = folders.map(|folder| folder.join("pm2")).find(|program| program.exists());
-        let Some(program) = program else {
-            println!("skipped: there is no pm2 (tests/run brings it)");
-            return None;
-        };
-        let pm2_home = home.dir().join("pm2-home");
-        fs::create_dir_all(&pm2_home).unwrap();
-        Some(Pm2 { program, home: pm2_home, dir: home.dir().to_path_buf() })
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(&self.program);
-        command.args(args).env("PM2_HOME", &self.home).env_remove("PMX_HOME").current_dir(&self.dir);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        finish(command.spawn().unwrap())
-    }
-
-    fn list(&self) -> Vec<Value> {
-        let out = self.run(&["jlist"]).ok().out;
-        serde_json::from_str(&out[out.find('[').unwrap()..]).unwrap()
-    }
-}
-
-impl Drop for Pm2 {
-    fn drop(&mut self) {
-        let _ = self.run(&["kill"]);
-    }
-}
+use crate::support::pm2::Pm2;
+use crate::support::{Home, free_port, get, wait_for, wait_until};
 
 fn summary(list: &[Value]) -> Vec<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod container;
+pub mod pm2;
 pub mod probe;
 #[cfg(feature = "load")]
 pub mod server;
