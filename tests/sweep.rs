@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::probe::{self, keeper_pid};
+use crate::support::probe;
 use crate::support::{DEADLINE, Home, Ran, is_alive, signal, wait_until};
 
 /// Days that are lived at a time: most of one is waiting.
 const AT_A_TIME: usize = 4;
 /// Cases of a usual run.
 const SAMPLE: usize = 32;
+const EARLY: u32 = 5;
 /// So long a fault may keep an app from being as it is declared; then the tracer goes away and takes it along.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -250,6 +251,11 @@ struct Day {
     before: BTreeSet<i32>,
 }
 
+/// The keeper, which may have failed to take its name.
+fn keeper_of(home: &Home) -> i32 {
+    probe::stat(home.daemon_pid().unwrap()).unwrap()[1].parse().unwrap()
+}
+
 fn pids(list: &[Value]) -> Vec<i32> {
     let mut pids: Vec<i32> = list.iter().map(|process| process["pid"].as_i64().unwrap() as i32).collect();
     pids.retain(|pid| *pid != 0);
@@ -414,7 +420,7 @@ impl Day {
             Stage::Serve => {
                 self.home.pmx(&["list"]).ok();
                 let daemon = self.home.daemon_pid().unwrap();
-                self.attach(case, &[keeper_pid(&self.home).unwrap(), daemon]);
+                self.attach(case, &[keeper_of(&self.home), daemon]);
                 self.start(2);
                 self.tell(&["restart", "web"], |_| false);
                 self.settles("restart", |list| is(list, "web", "online", 2) && pids(list).len() == 4);
@@ -432,7 +438,7 @@ impl Day {
             Stage::Succeed => {
                 self.start(2);
                 let (daemon, before) = (self.home.daemon_pid().unwrap(), pids(&self.home.list()));
-                self.attach(case, &[keeper_pid(&self.home).unwrap()]);
+                self.attach(case, &[keeper_of(&self.home)]);
                 signal(daemon, libc::SIGKILL);
                 self.settles("succession", |list| pids(list) == before);
                 self.tell(&["restart", "job"], |_| false);
@@ -444,7 +450,7 @@ impl Day {
             Stage::End => {
                 self.start(1);
                 let daemon = self.home.daemon_pid().unwrap();
-                let keeper = keeper_pid(&self.home).unwrap();
+                let keeper = keeper_of(&self.home);
                 self.attach(case, &[keeper, daemon]);
                 let ran = self.home.pmx(&["kill"]);
                 if ran.code != 0 {
@@ -478,7 +484,7 @@ impl Day {
             }
         }
         let fds = probe::idle_fds(&self.home);
-        let family = [self.home.daemon_pid().unwrap(), keeper_pid(&self.home).unwrap()];
+        let family = [self.home.daemon_pid().unwrap(), keeper_of(&self.home)];
         self.home.pmx(&["kill"]).ok();
         wait_until("the end of both", || !family.into_iter().any(is_alive));
         assert_eq!(self.living(&[]), [0; 0]);
@@ -549,6 +555,8 @@ fn b11_1_every_system_call_may_fail() {
     match wanted() {
         Some(prefix) => cases.retain(|case| case.to_string().starts_with(&prefix)),
         None => {
+            // The first calls of a kind are made in every run: so the sample is always the same one.
+            cases.retain(|case| case.when <= EARLY);
             cases.sort_by_key(|case| hash(&case.to_string()));
             cases.truncate(SAMPLE);
         }
