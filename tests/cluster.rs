@@ -371,6 +371,33 @@ fn a_server_is_closed_and_opened_again() {
     }
 }
 
+/// Two workers give an address up, each a while after it decided to, and want it again at once.
+#[test]
+fn a_server_that_is_slow_to_close_does_not_keep_another_from_opening() {
+    for policy in ["reuseport", "shared"] {
+        let home = Home::new();
+        let port = free_port();
+        let script = format!(
+            "const {{ TCP }} = process.binding('tcp_wrap');
+             const close = TCP.prototype.close;
+             TCP.prototype.close = function(...args) {{
+               for (const end = Date.now() + 100; Date.now() < end;);
+               return close.apply(this, args);
+             }};
+             const server = require('http').createServer((q, s) => s.end('hello'));
+             server.once('listening', () => setTimeout(() => {{
+               server.close(() => server.listen({port}, () => console.log('done')));
+             }}, 300));
+             server.on('error', (e) => console.log(e.code, 'done'));
+             server.listen({port});"
+        );
+        start(&home, 20, &script, &["-i", "2", "--balance", policy]).ok();
+        wait_until("both to be open again", || printed(&home, 2).matches("done").count() == 2);
+        assert_eq!(get(port, "/").unwrap().body, "hello", "{policy}");
+        assert_eq!(printed(&home, 2).matches("EADDRINUSE").count(), 0, "{policy}");
+    }
+}
+
 #[test]
 fn a_closed_port_is_free_for_others() {
     let home = Home::new();

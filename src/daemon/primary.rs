@@ -505,9 +505,14 @@ impl Primary {
         let Some(mut share) = self.shares.remove(&id) else { return };
         self.changed.insert(id.0);
         self.names.remove(&(share.app.clone(), share.key.clone()));
+        let ours_alone = share.is_ours_alone();
         for listener in share.sockets.values_mut() {
             listener.unwatch(registry);
             self.by_listener.remove(&listener.id);
+            // A worker tells us before it closes its own copy, and another may want the address at once.
+            if ours_alone {
+                socket::end_listening(listener.fd.as_fd());
+            }
         }
         if let Some(path) = &share.path
             && let Err(error) = std::fs::remove_file(path)

@@ -195,6 +195,11 @@ impl Share {
         share
     }
 
+    /// Whether nobody but our workers has copies of its sockets: a service manager keeps those that it passed on.
+    pub(super) fn is_ours_alone(&self) -> bool {
+        self.adopted.is_none()
+    }
+
     /// Whether its socket is the one passed on for `address`.
     pub(super) fn is_adopted(&self, address: &LocalAddr) -> bool {
         self.adopted.as_ref() == Some(address)

@@ -81,6 +81,13 @@ pub fn listen(fd: BorrowedFd, backlog: u32) -> io::Result<()> {
     Ok(socket::listen(&fd, Backlog::new(backlog)?)?)
 }
 
+/// Ends listening on a TCP socket at once, whoever else has copies of it: its address can be bound again. Nothing
+/// happens to sockets of other kinds.
+pub fn end_listening(fd: BorrowedFd) {
+    // What does not listen says so, and has nothing to end.
+    let _ = socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Read);
+}
+
 /// Whether this is one end of a stream, and not a listening socket.
 pub fn is_connection(fd: BorrowedFd) -> bool {
     socket::getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream)

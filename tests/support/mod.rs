@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -241,9 +241,18 @@ pub fn finish(mut child: Child) -> Ran {
     Ran { code, out: out.join().unwrap(), err: err.join().unwrap() }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and that nobody is given by chance before the test has it: it is none of those which
+/// the kernel chooses, and each test gets another.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    let first = std::process::id() as u16;
+    let candidate =
+        || PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+    std::iter::repeat_with(candidate)
+        .take(PORTS.len())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 /// One response to one request on a connection of its own.

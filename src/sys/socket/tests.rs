@@ -83,6 +83,24 @@ fn a_first_socket_does_not_join_strangers() {
 }
 
 #[test]
+fn an_address_is_free_once_listening_is_ended_whoever_has_a_copy() {
+    let first = bind_tcp(loopback(0), None, false).unwrap();
+    let addr = loopback(port(&first));
+    allow_reuseport(first.as_fd()).unwrap();
+    let second = bind_tcp(addr, None, true).unwrap();
+    let copies = [first.try_clone().unwrap(), second.try_clone().unwrap()];
+    for fd in [&first, &second] {
+        listen(fd.as_fd(), 8).unwrap();
+        end_listening(fd.as_fd());
+    }
+    let again = bind_tcp(addr, None, false).unwrap();
+    listen(again.as_fd(), 8).unwrap();
+    TcpStream::connect(addr).unwrap();
+    accepted(&again);
+    drop((first, second, copies));
+}
+
+#[test]
 fn a_bound_socket_refuses_connections_until_it_listens() {
     let fd = bind_tcp(loopback(0), None, false).unwrap();
     let addr = loopback(port(&fd));
