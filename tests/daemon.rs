@@ -215,6 +215,40 @@ fn c09_a_long_path_is_a_home_like_any_other() {
     assert_eq!(home.pmx(&["kill"]).ok().out, "kill: 1 process stopped, the daemon ended\n");
 }
 
+/// The roots of two file systems have the same inode number.
+#[test]
+fn two_homes_of_one_inode_number_keep_apart() {
+    if !probe::is_root() {
+        println!("skipped: only root can mount");
+        return;
+    }
+    let home = Home::new();
+    home.file("one.sh", SLEEPER);
+    home.file("two.sh", SLEEPER);
+    let script = r#"
+        for home in one two; do
+            mkdir $home
+            mount -t tmpfs -o mode=700 none $home
+            PMX_HOME=$PWD/$home $PMX start $home.sh
+        done
+        daemon=$(cat one/pmx.pid)
+        keeper=$(cut -d ' ' -f 4 /proc/$daemon/stat)
+        kill -STOP $keeper
+        kill -KILL $daemon $keeper
+        for pid in $daemon $keeper; do
+            while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.01; done
+        done
+        for home in one two; do PMX_HOME=$PWD/$home $PMX list; done
+        for home in one two; do PMX_HOME=$PWD/$home $PMX kill; done"#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "/bin/sh", "-ec", script]);
+    command.env("PMX", env!("CARGO_BIN_EXE_pmx")).current_dir(home.dir());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = finish(command.spawn().unwrap()).ok();
+    let listed: Vec<&str> = ran.out.lines().filter(|line| line.contains(" online ")).collect();
+    assert!(matches!(listed[..], [one, two] if one.contains(" one ") && two.contains(" two ")), "{ran:?}");
+}
+
 #[test]
 fn a_client_that_dies_in_the_middle_of_its_request_harms_nobody() {
     let home = Home::new();

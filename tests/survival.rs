@@ -533,6 +533,12 @@ fn r07_a_poisoned_entry_ends_in_safe_mode_and_harms_no_app() {
         .map(|file| std::fs::read_to_string(file.path()).unwrap())
         .collect();
     assert!(aside.len() == 1 && aside[0].contains("poison"), "{aside:?}");
+    // What was put aside is in no later daemon's way, and none harms it.
+    let daemon = home.daemon_pid().unwrap();
+    signal(daemon, libc::SIGKILL);
+    wait_until("another daemon", || home.daemon_pid().is_some_and(|pid| pid != daemon));
+    wait_until("an answer", || home.pmx(&["ping"]).code == 0);
+    assert!(is_alive(good) && is_alive(poison));
     home.pmx(&["update"]).ok();
     home.pmx(&["restart", "good"]).ok();
     assert!(!is_alive(good) && is_alive(poison));

@@ -110,6 +110,7 @@ impl Autosave {
         failpoint::reach("before-autosave");
         match start(&self.home, &content) {
             Ok(pid) => {
+                failpoint::reach("after-autosave");
                 self.helper = Some(pid);
                 self.content = Some(dump::crc64(&content));
             }

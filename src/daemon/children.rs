@@ -262,6 +262,7 @@ impl Children {
                 Some((ours, theirs))
             }
         };
+        failpoint::reach("opened");
         let env = environment(request);
         let programs = programs(app, &env)?;
         let argv = argv(app)?;
@@ -286,6 +287,7 @@ impl Children {
             errno: error.errno,
         })?;
 
+        failpoint::reach("spawned");
         let id = request.child;
         self.by_pid.insert(spawned.pid, id);
         for (stream, way) in [(Stream::Stdout, out), (Stream::Stderr, err)] {
@@ -574,6 +576,7 @@ impl Children {
         child.told_to_stop = true;
         self.changed.insert(id);
         send_group(child.pid, signal);
+        failpoint::reach("signalled");
         if signal != libc::SIGKILL {
             // One that was stopped could not react.
             send_group(child.pid, libc::SIGCONT);

@@ -13,7 +13,7 @@ use super::source::{Progress, Source};
 use super::watch::{unwatch, watch};
 use crate::protocol::{Event, FRAME_LIMIT, Frames, Message, Request, VERSION};
 use crate::sys::kept::Kept;
-use crate::sys::{inherit, socket};
+use crate::sys::{failpoint, inherit, socket};
 use crate::time::{Millis, Mono};
 
 /// Clients at a time; more are turned away.
@@ -87,13 +87,12 @@ enum End {
 
 impl Control {
     /// Opens the socket. Only the holder of the home's lock may call it: a file that is there is stale.
-    pub fn open(registry: &Registry, path: &Path, our_uid: u32) -> io::Result<Control> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = socket::bind_control(path)?;
-        Ok(Control::listening(registry, listener, our_uid))
+    pub fn open(path: &Path) -> Result<OwnedFd, String> {
+        let listener = match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => socket::bind_control(path),
+        };
+        listener.map_err(|error| format!("open {}: {}", path.display(), crate::sys::reason(&error)))
     }
 
     fn listening(registry: &Registry, listener: UnixListener, our_uid: u32) -> Control {
@@ -106,7 +105,7 @@ impl Control {
         Control { listener: None, clients: BTreeMap::new(), next: 0, our_uid, changed: BTreeSet::new() }
     }
 
-    /// The socket of a daemon before us, and its clients. Each is told which of its requests are still owed
+    /// The socket, and the clients of a daemon before us. Each of them is told which of its requests are still owed
     /// (`owed`, by client): what else it asked for was lost with that daemon, or never reached it.
     pub fn resume(
         registry: &Registry,
@@ -207,6 +206,7 @@ impl Control {
             let _ = stream.write_all(&line(&Message::Error { id: 0, error }));
             return;
         }
+        failpoint::reach("let-in");
         let id = self.next;
         self.next += 1;
         self.add(registry, id, stream);
@@ -314,7 +314,9 @@ impl Control {
         let mut over = Vec::new();
         for (&id, client) in &mut self.clients {
             if client.sent < client.outbox.len() {
+                failpoint::reach("before-sent");
                 client.flush();
+                failpoint::reach("after-sent");
             }
             if client.end != End::Open {
                 over.push(id);
@@ -357,6 +359,7 @@ impl Control {
         });
         if over && let Some(client) = self.clients.remove(&id) {
             self.changed.insert(id);
+            failpoint::reach("left");
             unwatch(registry, client.stream.as_raw_fd());
             let stream = std::os::unix::net::UnixStream::from(client.stream);
             drop(Kept::from(stream));

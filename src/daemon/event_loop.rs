@@ -100,36 +100,53 @@ pub struct Daemon {
     pub(super) buffer: Vec<u8>,
 }
 
+/// What the loop cannot do without. It is had before anything is touched that a daemon before us left: from then
+/// on nothing may fail, because what we let go of is lost to the next one.
+pub struct Instruments {
+    poll: Poll,
+    signals: Signals,
+}
+
+impl Instruments {
+    /// An epoll, and our signals, which in a container are all that there are.
+    pub fn new(in_container: bool) -> Result<Instruments, String> {
+        let failed = |what: &str, error: std::io::Error| format!("{what}: {}", crate::sys::reason(&error));
+        let poll = Poll::new().map_err(|error| failed("make an epoll", error))?;
+        let mut signals = Signals::install(in_container).map_err(|error| failed("catch signals", error))?;
+        poll.registry()
+            .register(&mut signals, Source::Signals.token(), Interest::READABLE)
+            .map_err(|error| failed("watch signals", error))?;
+        Ok(Instruments { poll, signals })
+    }
+}
+
 /// What a daemon begins with.
 pub struct Beginning {
+    /// What its loop runs on.
+    pub instruments: Instruments,
     /// What it shares with its keeper.
     pub shared: Shared,
     /// What the daemon before it left.
     pub left: Left,
-    /// The control socket that it left.
+    /// The control socket; `None`: there is no place for one.
     pub control: Option<OwnedFd>,
     /// Connections of which it is not known how far they had come.
     pub found: Vec<OwnedFd>,
     /// Where it goes on writing down.
     pub journal: Journal,
-    /// What it knows in a container.
     /// The service manager above us.
     pub manager: Manager,
+    /// What it knows in a container.
     pub runtime: Option<Runtime>,
 }
 
 impl Daemon {
-    /// Takes hold of everything the loop needs. The caller holds the lock of the home.
-    pub fn set_up(home: Home, beginning: Beginning) -> Result<Daemon, String> {
-        let Beginning { shared, mut left, control, found, journal, manager, runtime } = beginning;
+    /// Takes hold of everything. The caller holds the lock of the home.
+    pub fn begin_with(home: Home, beginning: Beginning) -> Daemon {
+        let Beginning { instruments, shared, mut left, control, found, journal, manager, runtime } =
+            beginning;
+        let Instruments { poll, signals } = instruments;
         let board = shared.board;
-        let failed = |what: &str, error: std::io::Error| format!("{what}: {}", crate::sys::reason(&error));
-        let poll = Poll::new().map_err(|error| failed("make an epoll", error))?;
-        let mut signals =
-            Signals::install(runtime.is_some()).map_err(|error| failed("catch signals", error))?;
-        poll.registry()
-            .register(&mut signals, Source::Signals.token(), Interest::READABLE)
-            .map_err(|error| failed("watch signals", error))?;
         let generation = board.generation.load(SeqCst);
         let mut children = Children::default();
         children.generation = generation;
@@ -145,6 +162,7 @@ impl Daemon {
         // The only look into a user database, before the loop begins.
         let uid = nix::unistd::geteuid();
         let us = users::name_of(uid.as_raw());
+        failpoint::reach("beginning");
         let registry = poll.registry();
         let is_ours = |fd: &OwnedFd| matches!(socket::local_addr(fd.as_fd()), Ok(LocalAddr::Unix(found)) if found == path);
         let (callers, found): (Vec<OwnedFd>, Vec<OwnedFd>) = found.into_iter().partition(is_ours);
@@ -160,9 +178,7 @@ impl Daemon {
                 }
                 Control::resume(registry, listener, uid.as_raw(), clients, &owed)
             }
-            None if home.is_nowhere() => Control::closed(uid.as_raw()),
-            None => Control::open(registry, &path, uid.as_raw())
-                .map_err(|error| failed(&format!("open {}", path.display()), error))?,
+            None => Control::closed(uid.as_raw()),
         };
         for connection in callers {
             control.adopt(registry, connection);
@@ -200,14 +216,18 @@ impl Daemon {
             board.busy_with.store(u64::from(record.process.0) + 1, SeqCst);
             children.restore(registry, id, record, app);
         }
+        failpoint::reach("restored");
+        // What we die of from here on is not of its making.
+        board.busy_with.store(NOBODY, SeqCst);
         for (of, record) in std::mem::take(&mut left.outputs) {
             children.restore_output(registry, of, record);
         }
         let mut desk = Desk::new(board, shared.bytes);
         children.finish_output(&mut desk);
         primary.begin_again(registry, &mut children);
+        failpoint::reach("begun");
         let updating = left.updating.take();
-        let memo = Memo::new(journal, shared.fd, left.head.serial, left.strange);
+        let memo = Memo::new(journal, shared.fd, left.head.serial, left.strange, left.spared);
         let mut daemon = Daemon {
             poll,
             autosave: if runtime.is_some() { Autosave::none() } else { Autosave::new(home.path()) },
@@ -245,7 +265,7 @@ impl Daemon {
         if let Some(asked) = updating {
             daemon.has_updated(asked);
         }
-        Ok(daemon)
+        daemon
     }
 
     /// What the daemon before us knew and could not have known, before the loop begins: children that are gone.
@@ -324,7 +344,9 @@ impl Daemon {
             }
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                    ::log::error!("wait for events: {error}");
+                    // It would be the same for ever; the next daemon has an epoll of its own.
+                    ::log::error!("wait for events: {}", crate::sys::reason(&error));
+                    std::process::abort();
                 }
                 _ => {}
             }
@@ -473,6 +495,7 @@ impl Daemon {
                 self.has_exits = true;
                 return Progress::More;
             }
+            failpoint::reach("ended");
             self.board.reaped.push(&ended);
             self.exits[1] += 1;
             failpoint::reach("reaped");
@@ -561,6 +584,7 @@ impl Daemon {
             }
         }
         let _ = self.read_channel(child, LAST_MESSAGES);
+        failpoint::reach("last-words");
         if let Some((living, end)) = self.children.ended(child, reaped) {
             self.gone(child, living, end, Some(reaped.status));
         }
@@ -619,7 +643,9 @@ impl Daemon {
             match channel.receive(buffer) {
                 Received::Message(message) => {
                     self.children.took(child);
+                    failpoint::reach("before-message");
                     self.message(child, message);
+                    failpoint::reach("after-message");
                 }
                 // Within the round only of a child that is gone: whatever it said counts now.
                 Received::Unsettled if budget == LAST_MESSAGES => {

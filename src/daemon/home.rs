@@ -15,8 +15,8 @@ use crate::node;
 #[derive(Clone, Debug)]
 pub struct Home {
     path: PathBuf,
-    /// Tells its claims from those of other homes.
-    inode: u64,
+    /// Tells what is kept elsewhere for it from what is for other homes: the numbers of its device and inode.
+    identity: String,
     /// The file that Node processes preload; `None` when it could not be written.
     preload: Option<PathBuf>,
     /// The same, and a place for claims, for children that run as somebody else and cannot look into the
@@ -58,7 +58,7 @@ impl Home {
 
     /// Where nothing can be written: no control socket, and Node apps run unclustered.
     pub fn nowhere() -> Home {
-        Home { path: PathBuf::new(), inode: 0, preload: None, public: OnceLock::new() }
+        Home { path: PathBuf::new(), identity: String::new(), preload: None, public: OnceLock::new() }
     }
 
     /// Whether there is a directory.
@@ -91,7 +91,7 @@ impl Home {
         }
         let home = Home::resume(path);
         if let Ok(left) = fs::read_dir(Path::new(PUBLIC).join("claims")) {
-            let ours = format!("{}-", home.inode);
+            let ours = format!("{}-", home.identity);
             for file in left.flatten().filter(|f| f.file_name().to_string_lossy().starts_with(&ours)) {
                 let _ = fs::remove_file(file.path());
             }
@@ -111,15 +111,16 @@ impl Home {
                 None
             }
         };
-        let inode = fs::metadata(&path).map_or(0, |found| found.ino());
-        Home { path, inode, preload, public: OnceLock::new() }
+        let found = fs::metadata(&path).map_or((0, 0), |found| (found.dev(), found.ino()));
+        let identity = format!("{:x}-{:x}", found.0, found.1);
+        Home { path, identity, preload, public: OnceLock::new() }
     }
 
     /// Where the journal lives, which holds the environments of apps: in memory, and no longer than this boot.
     /// `None`: there is no such place, or somebody else was there first.
     pub fn state(&self) -> Option<PathBuf> {
         let us = nix::unistd::geteuid().as_raw();
-        let path = Path::new(MEMORY).join(format!("pmx-{us}-{:x}", self.inode));
+        let path = Path::new(MEMORY).join(format!("pmx-{us}-{}", self.identity));
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
             _ => {}
@@ -159,7 +160,7 @@ impl Home {
     /// Whoever creates this file owns the channel of the child.
     pub fn claim(&self, app: &App, child: u64) -> PathBuf {
         match app.user.as_ref().and_then(|_| self.public()) {
-            Some(public) => public.claims.join(format!("{}-{child}", self.inode)),
+            Some(public) => public.claims.join(format!("{}-{child}", self.identity)),
             None => self.path.join(format!("run/claim-{child}")),
         }
     }
@@ -249,7 +250,12 @@ mod tests {
 
     #[test]
     fn log_files_are_named_after_the_process_and_cannot_leave_the_home() {
-        let home = Home { path: PathBuf::from("/h"), inode: 1, preload: None, public: OnceLock::new() };
+        let home = Home {
+            path: PathBuf::from("/h"),
+            identity: String::new(),
+            preload: None,
+            public: OnceLock::new(),
+        };
         let mut app = App { name: "../a b".into(), cwd: Text::from("/srv"), ..App::default() };
         let path = |app: &App| home.log_file(app, 7, Stream::Stderr).display().to_string();
         assert_eq!(path(&app), "/h/logs/..-a-b-error-7.log");

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use serde::Serialize;
 
 use crate::sys::board::{Board, Slot};
-use crate::sys::pipe;
+use crate::sys::{failpoint, pipe};
 
 /// A file is left for the other when it is so many times as long as what it stands for, and longer than this.
 const GROWTH: u64 = 3;
@@ -47,7 +47,8 @@ impl Journal {
                 return Ok(File::from(pipe::memory("pmx-journal")?));
             };
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            // What is there counts until there is something new: we may die before that.
+            options.read(true).write(true).create(true).mode(0o600);
             options.custom_flags(libc::O_NOFOLLOW).open(directory.join(name)).or_else(|error| {
                 log::warn!("open {}: {error}; the journal is in memory", directory.join(name).display());
                 Ok::<File, io::Error>(File::from(pipe::memory("pmx-journal")?))
@@ -66,10 +67,23 @@ impl Journal {
             let fd: RawFd = board.fd(slot).ok_or_else(|| io::Error::other("the board names no journal"))?;
             crate::sys::inherit::take(fd).map(File::from)
         };
-        let files = [file(Slot::JournalA)?, file(Slot::JournalB)?];
+        // Whatever fails, they stay open for the next one.
+        let first = file(Slot::JournalA)?;
+        let files = match file(Slot::JournalB) {
+            Ok(second) => [first, second],
+            Err(error) => {
+                std::mem::forget(first);
+                return Err(error);
+            }
+        };
         let journal = Journal { board, files, snapshot: 0, lines: Vec::new(), broken: true };
-        let text = journal.read()?;
-        Ok((journal, text))
+        match journal.read() {
+            Ok(text) => Ok((journal, text)),
+            Err(error) => {
+                std::mem::forget(journal);
+                Err(error)
+            }
+        }
     }
 
     /// What counts.
@@ -127,8 +141,10 @@ impl Journal {
         let lines = std::mem::take(&mut self.lines);
         match written {
             Ok(()) => {
+                failpoint::reach("written");
                 let end = at + lines.len() as u64;
                 self.board.journal.store(end | if file == 1 { SECOND } else { 0 }, SeqCst);
+                failpoint::reach("committed");
                 self.broken = false;
                 if snapshot {
                     self.snapshot = end;

@@ -16,6 +16,7 @@ use super::sink::Lines;
 use super::source::Progress;
 use crate::supervisor::ChildId;
 use crate::sys::board::{self, Board, COPY};
+use crate::sys::failpoint;
 use crate::sys::kept::Kept;
 use crate::sys::lift::lift;
 use crate::sys::pipe::{self, Read, State};
@@ -165,7 +166,9 @@ impl Output {
                     let count = desk.take(self, of, waiting.min(COPY))?;
                     moved += count;
                     tail.push(&desk.bytes[..count]);
+                    failpoint::reach("output-read");
                     self.write(&desk.bytes[..count]);
+                    failpoint::reach("output-written");
                     desk.clear();
                     // More of it is known to wait, or it may be closed.
                     if waiting > COPY { Ok(State::Readable) } else { pipe::state(self.pipe.as_fd()) }

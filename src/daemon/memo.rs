@@ -28,15 +28,23 @@ pub struct Memo {
     serial: u64,
     /// Lines of later versions, kept.
     strange: Vec<Vec<u8>>,
+    /// Fds of processes that were left out.
+    spared: Vec<RawFd>,
     next: Next,
     updating: Option<update::Asked>,
 }
 
 impl Memo {
     /// Over a journal that is at its beginning, or as a daemon left it.
-    pub fn new(journal: Journal, board: OwnedFd, serial: u64, strange: Vec<Vec<u8>>) -> Memo {
-        let (envs, apps) = (Common::default(), Common::default());
-        Memo { journal, board, envs, apps, serial, strange, next: Next::default(), updating: None }
+    pub fn new(
+        journal: Journal,
+        board: OwnedFd,
+        serial: u64,
+        strange: Vec<Vec<u8>>,
+        spared: Vec<RawFd>,
+    ) -> Memo {
+        let (envs, apps, next) = (Common::default(), Common::default(), Next::default());
+        Memo { journal, board, envs, apps, serial, strange, spared, next, updating: None }
     }
 
     /// The whole of what is on record.
@@ -100,6 +108,7 @@ impl Daemon {
                 self.memo.journal.put_line(line);
             }
             self.memo.journal.put(&Entry::Updating(self.memo.updating.clone()));
+            self.memo.journal.put(&Entry::Spared(self.memo.spared.clone()));
         }
         self.put_decisions(everything);
         self.put_children(everything);
@@ -214,15 +223,23 @@ impl Daemon {
     fn settle(&mut self) {
         let [left, own] = std::mem::take(&mut self.exits);
         if left > 0 {
+            failpoint::reach("before-exits-left");
             self.board.left.forget(left);
+            failpoint::reach("after-exits-left");
         }
         if own > 0 {
+            failpoint::reach("before-exits-own");
             self.board.reaped.forget(own);
+            failpoint::reach("after-exits-own");
         }
         for number in self.heeded.drain(..) {
             self.board.clear_signal(number);
         }
-        kept::close();
+        if kept::any() {
+            failpoint::reach("before-close");
+            kept::close();
+            failpoint::reach("after-close");
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let more: Vec<ChildId> = self.children.settle(&mut buffer);
         self.buffer = buffer;
@@ -233,6 +250,7 @@ impl Daemon {
     pub(super) fn heirlooms(&self) -> BTreeSet<RawFd> {
         let mut fds: BTreeSet<RawFd> = self.board.fds().collect();
         fds.insert(self.memo.board.as_raw_fd());
+        fds.extend(&self.memo.spared);
         for record in self.children.ids().filter_map(|id| self.children.record(id)) {
             fds.extend(record.fds());
         }

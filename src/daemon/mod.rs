@@ -42,12 +42,13 @@ use std::sync::atomic::Ordering::SeqCst;
 
 pub use update::{CAN_GO_ON, check_state};
 
-use event_loop::{Beginning, Daemon};
+use control::Control;
+use event_loop::{Beginning, Daemon, Instruments};
 use home::Home;
 use journal::Journal;
 use manager::Manager;
 
-use crate::sys::board::{Phase, Shared, Slot};
+use crate::sys::board::{NOT_NOW, Phase, Shared, Slot};
 use crate::sys::notify::Notify;
 use crate::sys::{clock, failpoint, inherit, lock, memory};
 
@@ -75,9 +76,7 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
     memory::return_large();
     let board = shared.board;
     let first = board.journal.load(SeqCst) == 0;
-    if !first || board.generation.load(SeqCst) > 0 {
-        failpoint::disarm();
-    }
+    failpoint::born(board.generation.load(SeqCst).max(u32::from(!first)));
     let mut ready = options.ready.filter(|_| first).and_then(|fd| inherit::take(fd).ok()).map(File::from);
     let mut tell = |line: &str| {
         if let Some(mut ready) = ready.take()
@@ -115,12 +114,13 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
         Err(reason) => {
             ::log::error!("{reason}");
             tell(&reason);
-            std::process::exit(1)
+            // It has touched nothing that the next one needs.
+            std::process::exit(if first { 1 } else { NOT_NOW })
         }
     }
 }
 
-fn set_up(options: Options, mut manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
+fn set_up(options: Options, manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let home = options.home;
     std::fs::create_dir_all(&home)
@@ -144,12 +144,27 @@ fn set_up(options: Options, mut manager: Manager, shared: Shared) -> Result<(Dae
     // It is held by the table, as long as there is a keeper or a daemon.
     shared.board.set_fd(Slot::Lock, lock.into_raw_fd());
     let home = Home::prepare(home)?;
-    write_pid(&home);
-    let mut left = resume::find_again(&home).unwrap_or_default();
+    begin_in(&home, options.passed, manager, shared).map(|daemon| (daemon, home.clone())).inspect_err(|_| {
+        home.leave();
+        // What children of an earlier daemon are known by stays for the next one.
+        let _ = home.state().map(std::fs::remove_dir);
+    })
+}
+
+fn begin_in(
+    home: &Home,
+    passed: Vec<(String, RawFd)>,
+    mut manager: Manager,
+    shared: Shared,
+) -> Result<Daemon, String> {
+    write_pid(home);
+    let instruments = Instruments::new(false)?;
+    let control = Control::open(&home.socket())?;
+    let mut left = resume::find_again(home).unwrap_or_default();
     let take = |(name, fd): (String, RawFd)| Some((name, inherit::take(fd).ok()?));
-    let mut passed = options.passed.into_iter().filter_map(take).collect();
+    let mut passed = passed.into_iter().filter_map(take).collect();
     let mut stored = store::stored(&mut passed);
-    left.find_again(&home, &mut stored);
+    left.find_again(home, &mut stored);
     manager.give_up(stored.into_keys());
     if !left.children.is_empty() {
         ::log::info!(
@@ -160,11 +175,12 @@ fn set_up(options: Options, mut manager: Manager, shared: Shared) -> Result<(Dae
     let journal = Journal::create(shared.board, home.state().as_deref())
         .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
     let found = Vec::new();
-    let beginning = Beginning { shared, left, control: None, found, journal, manager, runtime: None };
-    let mut daemon = Daemon::set_up(home.clone(), beginning)?;
+    let control = Some(control);
+    let beginning = Beginning { instruments, shared, left, control, found, journal, manager, runtime: None };
+    let mut daemon = Daemon::begin_with(home.clone(), beginning);
     daemon.adopt(passed);
     daemon.catch_up();
-    Ok((daemon, home))
+    Ok(daemon)
 }
 
 fn write_pid(home: &Home) {

@@ -21,7 +21,7 @@ use super::source::Progress;
 use crate::app::{App, Balance};
 use crate::node::{self, Handle, Place, Query};
 use crate::supervisor::ChildId;
-use crate::sys::board::{Board, FLIGHTS};
+use crate::sys::board::{ARRIVED, Board, FLIGHTS};
 use crate::sys::failpoint;
 use crate::sys::kept::Kept;
 use crate::sys::socket::{self, LocalAddr};
@@ -49,6 +49,8 @@ pub struct Primary {
     workers: BTreeMap<ChildId, Worker>,
     /// Handed over, not yet acknowledged.
     in_flight: HashMap<u64, InFlight>,
+    /// Workers that were asked how far connections had come that a daemon before us handed over.
+    probes: HashMap<u64, ChildId>,
     /// Addresses that nobody has open, and when they are given up, once that is known.
     unused: BTreeMap<ShareId, Option<Mono>>,
     next_share: u64,
@@ -115,7 +117,15 @@ impl Primary {
         seq
     }
 
-    /// It has arrived, or is back.
+    /// The worker has it.
+    fn arrived(&self, seq: u64) {
+        let flights = self.board.map(|board| &board.flights[seq as usize % FLIGHTS]);
+        if let Some(flight) = flights.filter(|flight| flight.seq.load(SeqCst) == seq) {
+            flight.share.store(ARRIVED, SeqCst);
+        }
+    }
+
+    /// It is no longer on its way.
     fn landed(&self, seq: u64) {
         if let Some(board) = self.board {
             let flight = &board.flights[seq as usize % FLIGHTS];
@@ -138,7 +148,7 @@ impl Primary {
             return;
         }
         let (app, instance) = (living.app.clone(), living.instance);
-        let answer = match self.share(&app, instance, query) {
+        let id = match self.share(&app, instance, query) {
             Ok(id) => id,
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -149,22 +159,29 @@ impl Primary {
             }
         };
         failpoint::reach("bound");
-        let Some(share) = self.shares.get_mut(&answer) else { return };
+        let Some(share) = self.shares.get_mut(&id) else { return };
         let slot = share.slot(instance);
-        self.changed.insert(answer.0);
-        share.users.insert(child, User { slot, listens: false });
+        self.changed.insert(id.0);
         let Some(listener) = share.sockets.get_mut(&slot) else { return };
+        if share.policy == Balance::Rr && !listener.listens {
+            if let Err(error) = socket::listen(listener.fd.as_fd(), share.backlog) {
+                log::info!("{}: listen on {}: {}", app.name, share.key, crate::sys::reason(&error));
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                let answer = node::listen_error(seq, &query.key, &query.data, errno);
+                children.send(registry, child, answer, None);
+                if share.users.is_empty() {
+                    self.give_up(registry, id);
+                }
+                return;
+            }
+            listener.listens = true;
+        }
+        share.users.insert(child, User { slot, listens: false });
         if share.policy == Balance::Rr {
             let faux = node::faux_handle(seq, &share.key, &share.data, share.addr);
             children.send(registry, child, faux, None);
-            if !listener.listens {
-                if let Err(error) = socket::listen(listener.fd.as_fd(), share.backlog) {
-                    log::error!("{}: listen on {}: {error}", app.name, share.key);
-                }
-                listener.listens = true;
-            }
             if !self.workers.get(&child).is_some_and(|worker| worker.held) {
-                self.serve(registry, children, answer, child);
+                self.serve(registry, children, id, child);
             }
         } else {
             let handle =
@@ -303,21 +320,60 @@ impl Primary {
         seq: u64,
         accepted: bool,
     ) {
+        if self.probes.get(&seq) == Some(&child) {
+            self.probes.remove(&seq);
+            return self.never_arrived(registry, children, child, seq);
+        }
         let Entry::Occupied(entry) = self.in_flight.entry(seq) else { return };
         if entry.get().worker != child {
             return;
         }
         let InFlight { share: id, connection, .. } = entry.remove();
+        failpoint::reach("acknowledged");
+        let back = if accepted {
+            // A duplicate of which nothing is known would be handed over once more by the next daemon.
+            self.arrived(seq);
+            failpoint::reach("arrived");
+            drop(connection);
+            None
+        } else {
+            Some(connection)
+        };
+        failpoint::reach("let-go");
         self.landed(seq);
+        failpoint::reach("landed");
         let Some(share) = self.shares.get_mut(&id) else { return };
         share.rota.done(child.0);
-        if !accepted {
-            share.waiting.push_back(connection);
-        }
+        share.waiting.extend(back);
         if !share.rota.is_on(child.0) {
             self.rejoin(child);
         }
         let _ = self.deal(registry, children, id);
+    }
+
+    /// A worker answered what was sent to it after its connections: those before `seq` that it has not answered
+    /// for were never sent.
+    fn never_arrived(&mut self, registry: &Registry, children: &mut Children, child: ChildId, seq: u64) {
+        for id in self.take_back(|at, flight| flight.worker == child && at < seq) {
+            let _ = self.deal(registry, children, id);
+        }
+    }
+
+    /// Connections in flight wait again, in the order in which they came. Returns where they do.
+    fn take_back(&mut self, mut is_lost: impl FnMut(u64, &InFlight) -> bool) -> BTreeSet<ShareId> {
+        let mut lost: Vec<(u64, InFlight)> =
+            self.in_flight.extract_if(|seq, flight| is_lost(*seq, flight)).collect();
+        lost.sort_by_key(|(seq, _)| *seq);
+        let mut concerned = BTreeSet::new();
+        for (seq, InFlight { share: id, worker, connection }) in lost {
+            self.landed(seq);
+            if let Some(share) = self.shares.get_mut(&id) {
+                share.rota.done(worker.0);
+                share.waiting.push_back(connection);
+                concerned.insert(id);
+            }
+        }
+        concerned
     }
 
     /// A worker that was passed over because it was behind takes its turns again.
@@ -346,16 +402,8 @@ impl Primary {
     /// A child is gone: what it was handed and did not take goes to others, and its queues too.
     pub fn gone(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
         self.workers.remove(&child);
-        let mut unanswered: Vec<(u64, InFlight)> =
-            self.in_flight.extract_if(|_, flight| flight.worker == child).collect();
-        unanswered.sort_by_key(|(seq, _)| *seq);
-        for (seq, InFlight { share, connection, .. }) in unanswered {
-            self.landed(seq);
-            if let Some(share) = self.shares.get_mut(&share) {
-                share.rota.done(child.0);
-                share.waiting.push_back(connection);
-            }
-        }
+        self.probes.retain(|_, worker| *worker != child);
+        self.take_back(|_, flight| flight.worker == child);
         let mut concerned = Vec::new();
         for (id, share) in &mut self.shares {
             let used = share.users.remove(&child).is_some();
@@ -479,6 +527,7 @@ impl Primary {
             failpoint::reach("taken-off");
             let message = node::new_connection(&key, seq);
             if children.send(registry, worker, message, Some(connection.as_fd())) {
+                failpoint::reach("in-flight");
                 self.in_flight.insert(seq, InFlight { share: id, worker, connection });
             } else {
                 self.landed(seq);

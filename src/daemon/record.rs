@@ -62,10 +62,12 @@ pub enum Entry {
     Updating(Option<update::Asked>),
     /// How far a container is from its end.
     Container(ContainerRecord),
+    /// Fds of processes that were left out: they stay open, for ever.
+    Spared(Vec<RawFd>),
 }
 
 /// The kinds of entries that this version knows.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "head",
     "env",
     "app",
@@ -82,6 +84,7 @@ const KNOWN: [&str; 16] = [
     "adopted",
     "updating",
     "container",
+    "spared",
 ];
 
 /// Who wrote a journal.
@@ -211,6 +214,8 @@ pub struct Left {
     pub next: Next,
     /// Sockets that were passed on.
     pub adopted: Vec<RawFd>,
+    /// Fds of processes that were left out.
+    pub spared: Vec<RawFd>,
     /// Why it ended, if it was to become another program.
     pub updating: Option<update::Asked>,
     /// How far the container is from its end.
@@ -279,6 +284,7 @@ impl Left {
             Entry::Adopted(fds) => self.adopted = fds,
             Entry::Updating(asked) => self.updating = asked,
             Entry::Container(container) => self.container = Some(container),
+            Entry::Spared(fds) => self.spared = fds,
         }
     }
 
@@ -331,21 +337,21 @@ impl Left {
 
     /// A process that is left out, with its children, and what was written about it. The fds of its children
     /// stay open, for ever: nothing shall happen to them.
-    pub fn leave_out(&mut self, id: ProcId) -> Option<(Box<Process>, Vec<RawFd>)> {
+    pub fn leave_out(&mut self, id: ProcId) -> Option<Box<Process>> {
         let record = self.processes.remove(&id)?;
         let mut process = self.whole(record);
         // Secrets may be in it.
         Arc::make_mut(&mut process.app).inherit = SharedEnv::default();
-        let mut fds = Vec::new();
+        let spared = &mut self.spared;
         self.children.retain(|_, (child, _)| {
             let stays = child.process != id;
             if !stays {
-                fds.extend(child.fds());
+                spared.extend(child.fds());
             }
             stays
         });
         self.decisions.retain(|change| !change.is_about(id));
-        Some((process, fds))
+        Some(process)
     }
 
     /// After the daemon and its keeper died together: what of this can be had again. Nobody waits for anything
@@ -354,6 +360,7 @@ impl Left {
         self.clients.clear();
         self.asked.clear();
         self.adopted.clear();
+        self.spared.clear();
         self.updating = None;
         self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
         self.decisions.iter_mut().for_each(Change::stay);
@@ -385,8 +392,8 @@ impl Left {
         let outputs = self.outputs.values().flat_map(|output| [Some(output.pipe), output.file]).flatten();
         let sockets = self.shares.values().flat_map(|share| share.sockets.iter().map(|(_, fd, _)| *fd));
         let clients = self.clients.values().map(|client| client.fd);
-        let adopted = self.adopted.iter().copied();
-        children.chain(outputs).chain(sockets).chain(clients).chain(adopted).collect()
+        let others = self.adopted.iter().chain(&self.spared).copied();
+        children.chain(outputs).chain(sockets).chain(clients).chain(others).collect()
     }
 }
 

@@ -6,45 +6,70 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::event_loop::{Beginning, Daemon};
+use super::control::Control;
+use super::event_loop::{Beginning, Daemon, Instruments};
 use super::home::Home;
 use super::journal::Journal;
 use super::manager::Manager;
 use super::record::{FORMAT, Left, Unreadable};
 use super::runtime::Runtime;
 use crate::supervisor::ProcId;
-use crate::sys::board::{Board, NOBODY, Shared, Slot};
-use crate::sys::{clock, family, inherit, pidfd, proc, socket};
+use crate::sys::board::{ARRIVED, Board, NOBODY, Shared, Slot};
+use crate::sys::{clock, failpoint, family, inherit, pidfd, proc, socket};
 
 /// Goes on where a daemon of the same keeper, or of the program that the keeper was, ended.
 pub fn resume(home: PathBuf, manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
     let board = shared.board;
-    let (journal, mut left, unreadable) = read(board)?;
-    for line in &unreadable {
+    let mut found = match Found::look(board, false) {
+        Ok(found) => found,
+        Err(reason) => {
+            // It is the next one's as well.
+            std::mem::forget((manager, shared));
+            return Err(reason);
+        }
+    };
+    for line in &found.unreadable {
         quarantine(&home, line);
     }
-    let mut spared = Vec::new();
     if board.safe.load(SeqCst) {
         ::log::error!("too many daemons died too soon: nothing is changed until pmx update");
-        spared.extend(leave_out_culprit(board, &home, &mut left));
+        leave_out_culprit(board, &home, &mut found.left);
     }
     let home = Home::resume(home);
-    let daemon = go_on(&home, shared, journal, left, spared, Above { manager, runtime: None })?;
+    let daemon = go_on(found, &home, shared, Above { manager, runtime: None });
     Ok((daemon, home))
 }
 
-/// The journal, what it says, and what of it cannot be read.
-pub fn read(board: &'static Board) -> Result<(Journal, Left, Vec<Unreadable>), String> {
-    let (journal, text) = Journal::resume(board)
-        .map_err(|error| format!("read the journal: {}", crate::sys::reason(&error)))?;
-    let (left, unreadable) = Left::read(&text);
-    if left.head.format > FORMAT {
-        return Err(format!(
-            "the journal is of format {}, and this pmx reads up to {FORMAT}",
-            left.head.format
-        ));
+/// What a daemon finds, and what it needs to take it over. Until it has both nothing is touched: where this fails, the
+/// next one finds everything as we did.
+pub struct Found {
+    instruments: Instruments,
+    /// All fds that were left.
+    open: Vec<RawFd>,
+    journal: Journal,
+    /// What the journal says.
+    pub left: Left,
+    /// What of it cannot be read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Found {
+    /// Looks at what a daemon before us left.
+    pub fn look(board: &'static Board, in_container: bool) -> Result<Found, String> {
+        let open = family::open_fds();
+        let instruments = Instruments::new(in_container)?;
+        let (journal, text) = Journal::resume(board)
+            .map_err(|error| format!("read the journal: {}", crate::sys::reason(&error)))?;
+        let (left, unreadable) = Left::read(&text);
+        if left.head.format > FORMAT {
+            std::mem::forget(journal);
+            return Err(format!(
+                "the journal is of format {}, and this pmx reads up to {FORMAT}",
+                left.head.format
+            ));
+        }
+        Ok(Found { instruments, open, journal, left, unreadable })
     }
-    Ok((journal, left, unreadable))
 }
 
 /// Who is above the daemon.
@@ -55,45 +80,55 @@ pub struct Above {
     pub runtime: Option<Runtime>,
 }
 
-/// Takes over everything. The fds in `spared` stay as they are.
-pub fn go_on(
-    home: &Home,
-    shared: Shared,
-    journal: Journal,
-    left: Left,
-    mut spared: Vec<RawFd>,
-    above: Above,
-) -> Result<Daemon, String> {
+/// Takes over everything.
+pub fn go_on(found: Found, home: &Home, shared: Shared, above: Above) -> Daemon {
+    let Found { instruments, open, journal, left, .. } = found;
     let Above { manager, runtime } = above;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let board = shared.board;
     let began = clock::mono();
-    let control = board.fd(Slot::Control).and_then(|fd| inherit::take(fd).ok());
-    spared.push(shared.fd.as_raw_fd());
-    spared.extend(runtime.iter().flat_map(|runtime| runtime.sink().fds()));
-    let found = sweep(board, &spared, &left);
+    let control = match board.fd(Slot::Control).and_then(|fd| inherit::take(fd).ok()) {
+        None if !home.is_nowhere() => Control::open(&home.socket())
+            .inspect_err(|error| ::log::error!("{error}; nobody can talk to pmx until it is updated"))
+            .ok(),
+        control => control,
+    };
+    let mut known: BTreeSet<RawFd> = left.fds();
+    known.insert(shared.fd.as_raw_fd());
+    known.extend(runtime.iter().flat_map(|runtime| runtime.sink().fds()));
+    failpoint::reach("before-sweep");
+    let found = sweep(board, open, known);
+    failpoint::reach("after-sweep");
     if !home.is_nowhere() {
         super::write_pid(home);
     }
     let count = left.children.len();
-    let beginning = Beginning { shared, left, control, found, journal, manager, runtime };
-    let mut daemon = Daemon::set_up(home.clone(), beginning)?;
+    let beginning = Beginning { instruments, shared, left, control, found, journal, manager, runtime };
+    let mut daemon = Daemon::begin_with(home.clone(), beginning);
     daemon.catch_up();
     ::log::info!("took over {count} children in {} ms", clock::mono().since(began).0);
-    Ok(daemon)
+    daemon
 }
 
-/// Closes the fds that nothing on record names, and ends the children behind them. Connections that were
-/// accepted and not handed over are handed back.
-fn sweep(board: &Board, spared: &[RawFd], left: &Left) -> Vec<OwnedFd> {
-    let mut known: BTreeSet<RawFd> = left.fds();
+/// Closes those of the `open` fds that nothing on record names, and ends the children behind them. Connections
+/// that were accepted and not handed over are handed back.
+fn sweep(board: &Board, mut open: Vec<RawFd>, mut known: BTreeSet<RawFd>) -> Vec<OwnedFd> {
     known.extend(board.fds());
-    known.extend(spared);
+    for flight in board.flights.iter().filter(|flight| flight.share.load(SeqCst) == ARRIVED) {
+        // If it is closed already, what has its number now is ours.
+        let number = flight.fd.load(SeqCst);
+        if flight.seq.load(SeqCst) != 0
+            && let Some(at) = open.iter().position(|fd| *fd == number)
+        {
+            drop(inherit::take(open.swap_remove(at)));
+        }
+        flight.seq.store(0, SeqCst);
+    }
     let flights = board.flights.iter().filter(|flight| flight.seq.load(SeqCst) != 0);
     known.extend(flights.map(|flight| flight.fd.load(SeqCst)));
     let keeper = board.keeper.load(SeqCst);
     let mut found = Vec::new();
-    for fd in family::open_fds().into_iter().filter(|fd| !known.contains(fd)) {
+    for fd in open.into_iter().filter(|fd| !known.contains(fd)) {
         let Ok(fd) = inherit::take(fd) else { continue };
         if socket::is_connection(fd.as_fd()) {
             found.push(fd);
@@ -102,6 +137,7 @@ fn sweep(board: &Board, spared: &[RawFd], left: &Left) -> Vec<OwnedFd> {
             && proc::stat(pid).is_some_and(|stat| stat.parent == keeper)
         {
             ::log::warn!("{pid} was started and is not on record: it is ended");
+            failpoint::reach("stray");
             let _ = pidfd::send_group(pid, libc::SIGKILL);
             let _ = pidfd::send(Some(fd.as_fd()), pid, libc::SIGKILL);
         }
@@ -110,13 +146,12 @@ fn sweep(board: &Board, spared: &[RawFd], left: &Left) -> Vec<OwnedFd> {
 }
 
 /// In safe mode: the process that the last daemon was dealing with when it died is no longer ours.
-fn leave_out_culprit(board: &Board, home: &Path, left: &mut Left) -> Vec<RawFd> {
-    let Some(id) = board.busy_with.swap(NOBODY, SeqCst).checked_sub(1) else { return Vec::new() };
-    let Some((record, fds)) = left.leave_out(ProcId(id as u32)) else { return Vec::new() };
+fn leave_out_culprit(board: &Board, home: &Path, left: &mut Left) {
+    let Some(id) = board.busy_with.swap(NOBODY, SeqCst).checked_sub(1) else { return };
+    let Some(record) = left.leave_out(ProcId(id as u32)) else { return };
     let line = serde_json::to_vec(&record).unwrap_or_default();
     let reason = format!("daemons died while they dealt with process {id}");
     quarantine(home, &Unreadable { line, reason });
-    fds
 }
 
 /// What a daemon wrote down that was killed together with its keeper, in this boot, as far as it can be had

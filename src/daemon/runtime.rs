@@ -13,12 +13,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use nix::unistd::{Pid, setpgid};
 use serde::{Deserialize, Serialize};
 
-use super::event_loop::{Beginning, Daemon};
+use super::control::Control;
+use super::event_loop::{Beginning, Daemon, Instruments};
 use super::home::{Home, Stream};
 use super::journal::Journal;
 use super::manager::Manager;
 use super::record::Left;
-use super::resume;
+use super::resume::{self, Found};
 use super::sink::{self, Sink};
 use super::source::Progress;
 use crate::app::{App, Container, ExitOn, Format, NOT_EXECUTABLE, NOT_FOUND, Text};
@@ -96,11 +97,19 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
         // What is still open is closed with the table, when the keeper has ended too.
         std::process::exit(i32::from(code))
     };
+    let first = board.journal.load(SeqCst) == 0;
+    let give_up = || -> ! {
+        if !first && !board.safe.load(SeqCst) {
+            // It may pass: the keeper starts another one.
+            std::process::exit(1);
+        }
+        over(1)
+    };
     let sink = match Sink::open(container.format) {
         Ok(sink) => sink,
         Err(error) => {
             eprintln!("pmx: use stdout and stderr: {}", crate::sys::reason(&error));
-            over(1)
+            give_up()
         }
     };
     log_to(&sink, container.is_single());
@@ -110,7 +119,7 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
     if let Err(error) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
         ::log::debug!("lead a group: {error}");
     }
-    let begun = if board.journal.load(SeqCst) == 0 {
+    let begun = if first {
         set_up(homes, container, sink.clone(), shared)
     } else if board.safe.load(SeqCst) {
         // Whoever runs the container starts it anew, which is more than we could do.
@@ -129,7 +138,8 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
         }
         Err(reason) => {
             ::log::error!("{reason}");
-            1
+            sink.finish();
+            give_up()
         }
     };
     sink.finish();
@@ -143,6 +153,7 @@ fn set_up(
     shared: Shared,
 ) -> Result<(Daemon, Home), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let instruments = Instruments::new(true)?;
     let home = match settle(homes) {
         Some((home, lock)) => {
             // It is held by the table, as long as there is a keeper or a daemon.
@@ -151,6 +162,7 @@ fn set_up(
         }
         None => Home::nowhere(),
     };
+    let control = if home.is_nowhere() { None } else { Some(Control::open(&home.socket())?) };
     // In memory: when the keeper ends, nothing is left to go on with.
     let journal = Journal::create(shared.board, None)
         .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
@@ -158,26 +170,33 @@ fn set_up(
     let runtime = Some(Runtime::new(container, sink, is));
     let (left, found) = (Left::default(), Vec::new());
     let manager = Manager::default();
-    let beginning = Beginning { shared, left, control: None, found, journal, manager, runtime };
-    let mut daemon = Daemon::set_up(home.clone(), beginning)?;
+    let beginning = Beginning { instruments, shared, left, control, found, journal, manager, runtime };
+    let mut daemon = Daemon::begin_with(home.clone(), beginning);
     daemon.catch_up();
     Ok((daemon, home))
 }
 
 fn go_on(container: Container, sink: Sink, shared: Shared) -> Result<(Daemon, Home), String> {
-    failpoint::disarm();
-    let (journal, mut left, unreadable) = resume::read(shared.board)?;
-    for line in unreadable {
+    failpoint::born(shared.board.generation.load(SeqCst).max(1));
+    let mut found = match Found::look(shared.board, true) {
+        Ok(found) => found,
+        Err(reason) => {
+            // It is the next one's as well.
+            std::mem::forget(shared);
+            return Err(reason);
+        }
+    };
+    for line in &found.unreadable {
         ::log::error!("{}: {}", line.reason, String::from_utf8_lossy(&line.line));
     }
-    let is = left.container.take().ok_or("the journal does not tell of a container")?;
+    let is = found.left.container.take().ok_or("the journal does not tell of a container")?;
     let home = match is.home.bytes() {
         [] => Home::nowhere(),
         _ => Home::resume(is.home.path().to_path_buf()),
     };
     let runtime = Some(Runtime::new(container, sink, is));
     let above = resume::Above { manager: Manager::default(), runtime };
-    let daemon = resume::go_on(&home, shared, journal, left, Vec::new(), above)?;
+    let daemon = resume::go_on(found, &home, shared, above);
     Ok((daemon, home))
 }
 

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use crate::sys::board::{CRASHED, Phase, Shared, Slot};
+use crate::sys::board::{CRASHED, NOT_NOW, Phase, Shared, Slot};
 use crate::sys::clock;
 use crate::sys::family::{self, Arguments, Look};
 use crate::sys::memory;
@@ -25,7 +25,8 @@ use crate::time::{Millis, Mono};
 const DEATHS: u32 = 5;
 /// A daemon that lived so long does not die of what it was handed. (SIGKILL comes from outside at any age.)
 const YOUNG: Millis = Millis(250);
-/// How long the keeper waits before it starts another one when even safe mode does not live.
+/// How long the keeper waits before it starts another one when even safe mode does not live, or when something is
+/// wanting.
 const LAST_RESORT: Duration = Duration::from_secs(1);
 /// How soon the keeper looks again at children that it had no room to report.
 const NO_ROOM: Duration = Duration::from_millis(10);
@@ -197,6 +198,10 @@ impl Keeper {
     /// A daemon died by accident. Too many of them, too young: then the next ones change nothing, until one
     /// that was told to update begins anew.
     fn died(&mut self, born: Mono, phase: Phase, status: ExitStatus) {
+        if status == ExitStatus::Code(NOT_NOW) {
+            let _ = family::wait_signal(Some(LAST_RESORT)).map(|number| self.pass_on(number));
+            return;
+        }
         let killed = matches!(status, ExitStatus::Signal { number: libc::SIGKILL, .. });
         if clock::mono().since(born) >= YOUNG || killed && phase == Phase::Serving {
             self.deaths = 0;

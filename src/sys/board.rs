@@ -115,6 +115,9 @@ pub const NOBODY: u64 = 0;
 /// [`Board::update_errno`] when the new program started, and its daemon died.
 pub const CRASHED: i32 = -1;
 
+/// The exit code of a daemon that could not take over for want of something that may be there soon.
+pub const NOT_NOW: i32 = 75;
+
 /// A connection that was handed to a worker and is not acknowledged.
 #[derive(Debug, Default)]
 pub struct Flight {
@@ -124,9 +127,12 @@ pub struct Flight {
     pub fd: AtomicI32,
     /// The worker.
     pub worker: AtomicU64,
-    /// The address it came in by.
+    /// The address it came in by; [`ARRIVED`]: the worker has it, and our duplicate is being closed, or is closed.
     pub share: AtomicU64,
 }
+
+/// See [`Flight::share`].
+pub const ARRIVED: u64 = u64::MAX;
 
 /// A piece of output on its way to a file. From before the read to after the write `child` says whose it is.
 #[derive(Debug, Default)]

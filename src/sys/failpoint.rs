@@ -1,36 +1,43 @@
 //! Places at which a test makes the daemon die, to see what the next one makes of it. Only in builds with debug
-//! assertions: `PMX_FAILPOINT=<name>[:<n>]` aborts the first daemon of a keeper when it comes by for the
-//! n-th time, and `*:<n>` at the n-th place of all; `PMX_PANIC_AT=<name>` makes every daemon panic there.
+//! assertions: `PMX_FAILPOINT=<name>[:<n>[:<generation>]]` aborts a daemon when it comes by for the n-th time, the
+//! first one of a keeper, or as many later; with `*` for a name, at the n-th place of all (`*:0` has them logged).
+//! `PMX_PANIC_AT=<name>` makes every daemon panic there.
 
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     struct Armed {
         name: String,
         at: u32,
+        generation: u32,
     }
 
     static ABORT: OnceLock<Option<Armed>> = OnceLock::new();
     static SEEN: AtomicU32 = AtomicU32::new(0);
-    pub static DISARMED: AtomicBool = AtomicBool::new(false);
+    pub static GENERATION: AtomicU32 = AtomicU32::new(0);
 
     fn parse(text: String) -> Armed {
-        match text.split_once(':') {
-            Some((name, at)) => Armed { name: name.to_string(), at: at.parse().unwrap_or(1) },
-            None => Armed { name: text, at: 1 },
-        }
+        let mut parts = text.splitn(3, ':');
+        let name = parts.next().unwrap_or_default().to_string();
+        let mut number = |usual| parts.next().and_then(|text| text.parse().ok()).unwrap_or(usual);
+        Armed { name, at: number(1), generation: number(0) }
     }
 
     pub fn reach(name: &str) {
         let armed = ABORT.get_or_init(|| std::env::var("PMX_FAILPOINT").ok().map(parse));
-        let Some(armed) = armed.as_ref().filter(|armed| armed.name == name || armed.name == "*") else {
-            return;
-        };
-        if !DISARMED.load(SeqCst) && SEEN.fetch_add(1, SeqCst) + 1 == armed.at {
+        let generation = GENERATION.load(SeqCst);
+        let is_meant =
+            |armed: &&Armed| armed.generation == generation && (armed.name == name || armed.name == "*");
+        let Some(armed) = armed.as_ref().filter(is_meant) else { return };
+        let seen = SEEN.fetch_add(1, SeqCst) + 1;
+        if seen == armed.at {
             log::error!("failpoint {name}: aborting");
             std::process::abort();
+        }
+        if armed.at == 0 {
+            log::info!("failpoint {seen}: {name}");
         }
     }
 
@@ -65,9 +72,10 @@ pub fn panic_on(name: &str, who: &str) {
     let _ = (name, who);
 }
 
-/// From now on nothing happens at [`reach`]: this is not the first daemon.
+/// Which daemon of its keeper this is, from 0.
 #[inline]
-pub fn disarm() {
+pub fn born(generation: u32) {
     #[cfg(debug_assertions)]
-    armed::DISARMED.store(true, std::sync::atomic::Ordering::SeqCst);
+    armed::GENERATION.store(generation, std::sync::atomic::Ordering::SeqCst);
+    let _ = generation;
 }

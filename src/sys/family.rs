@@ -214,10 +214,12 @@ pub fn pass_on_all() {
 
 /// All fds that are open, but 0, 1 and 2.
 pub fn open_fds() -> Vec<RawFd> {
-    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+    let listed = || -> io::Result<Vec<RawFd>> {
+        let entries = std::fs::read_dir("/proc/self/fd")?.collect::<io::Result<Vec<_>>>()?;
+        Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    };
+    if let Ok(mut open) = listed() {
         // The list's own fd is among them, and closed by the time anybody looks.
-        let mut open: Vec<RawFd> =
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         open.retain(|fd| *fd > 2 && is_open(*fd));
         return open;
     }
@@ -228,7 +230,8 @@ pub fn open_fds() -> Vec<RawFd> {
 
 fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD reads no memory.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EBADF)
 }
 
 /// An eventfd: something to be woken by.

@@ -14,7 +14,10 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the fd is only asked for its flags; if it is not open, that is the error.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // Whatever else is wrong, it is open, and ours.
+    if let Err(error @ nix::errno::Errno::EBADF) = fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+        return Err(error.into());
+    }
     // SAFETY: it is open, and nobody in this process has opened it: it came from outside.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

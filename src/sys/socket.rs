@@ -192,7 +192,7 @@ const CONTROL_BACKLOG: u32 = 128;
 
 /// The daemon's control socket at `path`, however long, for its owner alone (mode 0600) from its first
 /// moment and whatever the umask. An existing file is EADDRINUSE: who holds the home's lock may remove it.
-pub fn bind_control(path: &Path) -> io::Result<mio::net::UnixListener> {
+pub fn bind_control(path: &Path) -> io::Result<OwnedFd> {
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     // The file gets the mode of the socket, less the umask.
     nix::sys::stat::fchmod(&fd, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
@@ -200,7 +200,7 @@ pub fn bind_control(path: &Path) -> io::Result<mio::net::UnixListener> {
     socket::bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
     fs::set_permissions(&short.path, Permissions::from_mode(0o600))?;
     listen(fd.as_fd(), CONTROL_BACKLOG)?;
-    Ok(mio::net::UnixListener::from_std(fd.into()))
+    Ok(fd)
 }
 
 /// Connects to the control socket at `path`, however long. The stream blocks.

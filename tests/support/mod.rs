@@ -166,7 +166,7 @@ impl Home {
     pub fn state(&self) -> PathBuf {
         use std::os::unix::fs::MetadataExt;
         let found = std::fs::metadata(&self.path).unwrap();
-        Path::new("/dev/shm").join(format!("pmx-{}-{:x}", found.uid(), found.ino()))
+        Path::new("/dev/shm").join(format!("pmx-{}-{:x}-{:x}", found.uid(), found.dev(), found.ino()))
     }
 
     fn last_lines(&self) -> String {

@@ -1,6 +1,6 @@
 //! What the primary leaves to the next daemon, and what it takes over from the last one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -10,9 +10,13 @@ use super::{InFlight, Primary, ShareId, Worker};
 use crate::app::Balance;
 use crate::daemon::children::Children;
 use crate::daemon::share::{Share, ShareRecord};
+use crate::node;
 use crate::supervisor::ChildId;
 use crate::sys::inherit;
 use crate::sys::socket;
+
+/// The key of a server that no worker has.
+const NO_SERVER: &str = "pmx:probe";
 
 impl Primary {
     /// The sockets that the service manager passed on, for the journal.
@@ -83,6 +87,17 @@ impl Primary {
         }
     }
 
+    /// The daemon before us may have died with a connection in its hands that it was about to send. A worker answers in
+    /// the order in which it is sent things: so it is sent a connection that is nobody's, for a server that it does
+    /// not have, and when it has declined that one, what it has not answered for before never came.
+    fn probe(&mut self, registry: &Registry, children: &mut Children, child: ChildId) {
+        let (Some(board), Ok((_, nobodys))) = (self.board, socket::pair()) else { return };
+        let seq = board.last_seq.fetch_add(1, SeqCst) + 1;
+        if children.send(registry, child, node::new_connection(NO_SERVER, seq), Some(nobodys.as_fd())) {
+            self.probes.insert(seq, child);
+        }
+    }
+
     /// After [`Self::restore`], once the children are there: workers take their turns again.
     pub fn begin_again(&mut self, registry: &Registry, children: &mut Children) {
         let ids: Vec<ShareId> = self.shares.keys().copied().collect();
@@ -103,10 +118,13 @@ impl Primary {
                 }
             }
         }
-        let workers = self.in_flight.values().map(|flight| flight.worker);
-        let lost: Vec<ChildId> = workers.filter(|child| children.get(*child).is_none()).collect();
-        for child in lost {
-            self.gone(registry, children, child);
+        let workers: BTreeSet<ChildId> = self.in_flight.values().map(|flight| flight.worker).collect();
+        for child in workers {
+            if children.get(child).is_some() {
+                self.probe(registry, children, child);
+            } else {
+                self.gone(registry, children, child);
+            }
         }
         self.cover(registry, children);
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::sys::testing::{alone, wait_until};
@@ -198,7 +199,7 @@ fn the_control_socket_is_private_whatever_the_umask() {
         for umask in [0o000, 0o022, 0o777] {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
             let path = dir.join(format!("{umask:o}.sock"));
-            let listener = bind_control(&path).unwrap();
+            let listener = UnixListener::from(bind_control(&path).unwrap());
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
             assert_eq!(flags(&listener), (true, true));
             let mut client = connect_control(&path).unwrap();
@@ -225,7 +226,7 @@ fn c09_a_home_of_any_length_has_a_control_socket() {
     let dir = (0..20).fold(top.clone(), |dir, _| dir.join("x".repeat(100)));
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join("control.sock");
-    let listener = bind_control(&path).unwrap();
+    let listener = UnixListener::from(bind_control(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     connect_control(&path).unwrap();
     wait_until("a client", || listener.accept().ok());
