@@ -336,7 +336,7 @@ fn r05_whatever_was_under_way_is_finished_or_undone() {
     for point in points {
         let home = Home::new();
         let mark = format!("mark-{}-{}", std::process::id(), point.replace(':', "-"));
-        let script = format!("#!/bin/sh\n: {mark}\nwhile :; do sleep 1000; done\n");
+        let script = format!("#!/bin/sh\n: {mark}\nwhile :; do sleep 1; done\n");
         let file = home.file(&format!("{mark}.sh"), &script);
         let file = file.to_str().unwrap();
         home.pmx_with(&[("PMX_FAILPOINT", point)], &["start", file, "-i", "2"]).ok();
