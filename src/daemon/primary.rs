@@ -554,12 +554,12 @@ impl Primary {
         let Some(mut share) = self.shares.remove(&id) else { return };
         self.changed.insert(id.0);
         self.names.remove(&(share.app.clone(), share.key.clone()));
-        let ours_alone = share.is_ours_alone();
+        let is_tcp_of_ours = share.is_tcp_of_ours();
         for listener in share.sockets.values_mut() {
             listener.unwatch(registry);
             self.by_listener.remove(&listener.id);
             // A worker tells us before it closes its own copy, and another may want the address at once.
-            if ours_alone {
+            if is_tcp_of_ours {
                 socket::end_listening(listener.fd.as_fd());
             }
         }

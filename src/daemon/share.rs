@@ -195,9 +195,10 @@ impl Share {
         share
     }
 
-    /// Whether nobody but our workers has copies of its sockets: a service manager keeps those that it passed on.
-    pub(super) fn is_ours_alone(&self) -> bool {
-        self.adopted.is_none()
+    /// Whether it is a TCP address whose sockets nobody but our workers has copies of: a service manager keeps those
+    /// that it passed on.
+    pub(super) fn is_tcp_of_ours(&self) -> bool {
+        self.adopted.is_none() && matches!(self.place, Place::Tcp { .. })
     }
 
     /// Whether its socket is the one passed on for `address`.

@@ -81,10 +81,10 @@ pub fn listen(fd: BorrowedFd, backlog: u32) -> io::Result<()> {
     Ok(socket::listen(&fd, Backlog::new(backlog)?)?)
 }
 
-/// Ends listening on a TCP socket at once, whoever else has copies of it: its address can be bound again. Nothing
-/// happens to sockets of other kinds.
+/// Ends listening on a TCP socket at once, whoever else has copies of it: its address can be bound again by sockets
+/// with SO_REUSEADDR, as [`bind_tcp`] makes them.
 pub fn end_listening(fd: BorrowedFd) {
-    // What does not listen says so, and has nothing to end.
+    // ENOTCONN: it does not listen, and there is nothing to end.
     let _ = socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Read);
 }
 
