@@ -259,6 +259,7 @@ fn raise_by_own_spawn(fifo: &str) -> ! {
             programs: &argv[..1],
             argv: &argv,
             env: &env,
+            env_pid: None,
             cwd: c"/",
             umask: 0o022,
             fds: &fds,
@@ -266,6 +267,7 @@ fn raise_by_own_spawn(fifo: &str) -> ! {
             nofile: None,
             oom_score_adj: None,
             terminal: None,
+            ..Default::default()
         });
         match spawned {
             Ok(child) => drop(waitpid(Pid::from_raw(child.pid), None)),

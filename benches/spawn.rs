@@ -191,6 +191,7 @@ fn own_loop(count: usize) -> Outcome<Duration> {
             programs: &argv[..1],
             argv: &argv,
             env: &env,
+            env_pid: None,
             cwd: c"/",
             umask: 0o022,
             fds: &fds,
@@ -198,6 +199,7 @@ fn own_loop(count: usize) -> Outcome<Duration> {
             nofile: None,
             oom_score_adj: None,
             terminal: None,
+            ..Default::default()
         });
         children.0.push((child.map_err(|error| error.to_string())?, [out, err]));
     }

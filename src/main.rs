@@ -1,9 +1,11 @@
-//! argv decides: the command line, or a keeper and its daemon, which in a container runs apps by itself.
+//! argv decides: the command line, the web front, or a keeper and its daemon, which in a container runs apps by
+//! itself.
 
+use std::convert::Infallible;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 
-use pmx::cli::{self, DaemonRun, Run};
+use pmx::cli::{self, DaemonRun, Run, WebRun};
 use pmx::keeper::{self, Role};
 use pmx::sys::inherit;
 use pmx::sys::notify::Notify;
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Run::Web(run) => {
+            let Err(reason) = serve(run);
+            eprintln!("pmx: {reason}");
+            ExitCode::FAILURE
+        }
         Run::Runtime(run) => {
             inherit::close_others(&[]);
             match keeper::start(None) {
@@ -45,6 +52,17 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+#[cfg(feature = "web")]
+fn serve(run: WebRun) -> Result<Infallible, String> {
+    let WebRun { home, socket, token, address, hosts } = run;
+    pmx::web::main(pmx::web::Options { home, socket, token, address, hosts })
+}
+
+#[cfg(not(feature = "web"))]
+fn serve(_: WebRun) -> Result<Infallible, String> {
+    Err("web: this pmx was built without the feature web".to_string())
 }
 
 fn keep(run: DaemonRun) -> Result<ExitCode, String> {
@@ -77,6 +95,10 @@ fn keep(run: DaemonRun) -> Result<ExitCode, String> {
             let DaemonRun { home, lock_fd: lock, ready_fd: ready, resurrect, .. } = run;
             Ok(daemon::main(daemon::Options { home, lock, ready, resurrect, notify, passed }, shared))
         }
-        Role::Over(code) => Ok(ExitCode::from(code)),
+        Role::Over(code) => {
+            // A daemon that could not begin has closed it, in the table that we have in common.
+            std::mem::forget(notify);
+            Ok(ExitCode::from(code))
+        }
     }
 }

@@ -18,6 +18,27 @@ pub struct Wall(pub u64);
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
+/// What a clock on the wall shows at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// The year.
+    pub year: i64,
+    /// From 1.
+    pub month: u32,
+    /// The day of the month, from 1.
+    pub date: u32,
+    /// From 0.
+    pub hour: u32,
+    /// From 0.
+    pub minute: u32,
+    /// From 0.
+    pub second: u32,
+    /// From 0, which is Sunday.
+    pub weekday: u32,
+    /// Seconds east of UTC.
+    pub offset: i64,
+}
+
 impl Mono {
     /// The time `self - earlier`, zero if `earlier` is later.
     pub fn since(self, earlier: Mono) -> Millis {

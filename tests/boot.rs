@@ -56,10 +56,53 @@ impl Booted {
         self.pmx(&[&["start", name], options].concat()).ok();
     }
 
-    fn wait_active_again(&self, restarts: &str) {
-        wait_until("another life", || {
-            self.machine.show(UNIT, "NRestarts") == restarts && self.state() == "active"
-        });
+    /// Two workers of a server, which answers on this port, and a script that counts.
+    #[cfg(feature = "load")]
+    fn serve_and_count(&self) -> u16 {
+        let (port, node, hello) = (free_port(), node(20), crate::support::server::app("hello.cjs"));
+        let start = [
+            "start",
+            hello.to_str().unwrap(),
+            "-n",
+            "app",
+            "-i",
+            "2",
+            "--interpreter",
+            node.to_str().unwrap(),
+        ];
+        self.pmx_with(&[("PORT", &port.to_string())], &start).ok();
+        let counter = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo $n; sleep 0.02; done\n";
+        self.start_script("counter.sh", counter, &[]);
+        wait_until("an answer", || get(port, "/").is_ok_and(|response| response.status == 200));
+        port
+    }
+
+    /// The pids of all processes, and how often each was restarted.
+    #[cfg(feature = "load")]
+    fn apps(&self) -> Vec<(i64, u64)> {
+        let list: Vec<serde_json::Value> = serde_json::from_str(&self.pmx(&["jlist"]).ok().out).unwrap();
+        list.iter()
+            .map(|p| (p["pid"].as_i64().unwrap(), p["pm2_env"]["restart_time"].as_u64().unwrap()))
+            .collect()
+    }
+
+    /// Every line that the script counted is there once.
+    #[cfg(feature = "load")]
+    #[track_caller]
+    fn assert_counted(&self) {
+        let lines = self.home.log("counter-out-2.log");
+        let numbers: Vec<usize> = lines.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(!numbers.is_empty() && numbers.iter().copied().eq(1..=numbers.len()), "{lines}");
+    }
+
+    /// How often systemd has started it again.
+    fn restarts(&self) -> u32 {
+        self.machine.show(UNIT, "NRestarts").parse().unwrap()
+    }
+
+    /// A daemon that could not be killed before it became a keeper is in the way of the first attempt.
+    fn wait_active_again(&self, restarts: u32) {
+        wait_until("another life", || self.restarts() > restarts && self.state() == "active");
     }
 }
 
@@ -88,6 +131,12 @@ fn a_unit_is_written_verified_enabled_and_taken_away_again() {
     let text = machine.run(&["cat", "/etc/systemd/system/pmx-root.service"]).ok().out;
     booted.pmx(&["startup", "systemd", "-u", "root"]).ok();
     assert_eq!(machine.run(&["cat", "/etc/systemd/system/pmx-root.service"]).ok().out, text);
+    // It was checked by systemd before it was put there.
+    booted.pmx(&["startup", "systemd", "-u", "root", "--wait-ip"]).ok();
+    for what in ["Wants", "After"] {
+        let shown = machine.show(UNIT, what);
+        assert!(shown.split(' ').any(|unit| unit == "network-online.target"), "{what}={shown}");
+    }
     let ls = machine.run(&["ls", "-A", "/etc/systemd/system"]).ok().out;
     assert_eq!(ls, "multi-user.target.wants\npmx-root.service\n");
     booted.pmx(&["unstartup"]).ok();
@@ -159,6 +208,39 @@ fn r08_stop_leaves_nothing_whatever_the_apps_do() {
     assert_eq!(booted.machine.processes(UNIT), [0; 0]);
 }
 
+#[cfg(feature = "load")]
+#[test]
+fn r08_a_restart_with_keep_restarts_nothing() {
+    use crate::support::server::Background;
+    use pmx::load::{Plan, Target};
+
+    if !can_boot() {
+        return;
+    }
+    let booted = Booted::set_up(Home::new());
+    booted.pmx(&["startup", "--keep"]).ok();
+    booted.machine.systemctl(&["start", UNIT]).ok();
+    let port = booted.serve_and_count();
+    let before = booted.apps();
+    let target = Target::Tcp(([127, 0, 0, 1], port).into());
+    let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target) });
+    for round in 0..3 {
+        let main = booted.machine.main_pid(UNIT);
+        let verb = if round == 2 { "try-restart" } else { "restart" };
+        booted.machine.systemctl(&[verb, UNIT]).ok();
+        assert_ne!(booted.machine.main_pid(UNIT), main);
+        assert_eq!((booted.apps(), booted.state().as_str()), (before.clone(), "active"), "round {round}");
+    }
+    let report = load.stop();
+    assert_eq!(report.failures.total(), 0, "{}", report.failures);
+    booted.assert_counted();
+    // A stop is a stop.
+    let all = booted.machine.processes(UNIT);
+    booted.machine.systemctl(&["stop", UNIT]).ok();
+    assert_eq!(booted.machine.show(UNIT, "Result"), "success");
+    assert!(all.iter().all(|pid| !is_alive(*pid)), "{all:?}");
+}
+
 #[test]
 fn restart_reload_and_kill_do_what_they_say() {
     if !can_boot() {
@@ -195,7 +277,7 @@ fn r02_a_killed_daemon_comes_back() {
     let booted = Booted::start(Home::new());
     let first = booted.machine.main_pid(UNIT);
     signal(first, libc::SIGKILL);
-    booted.wait_active_again("1");
+    booted.wait_active_again(0);
     assert_ne!(booted.machine.main_pid(UNIT), first);
     booted.pmx(&["ping"]).ok();
 }
@@ -278,31 +360,18 @@ fn r02_a_daemon_that_dies_under_systemd_is_not_missed() {
 #[cfg(feature = "load")]
 #[test]
 fn r02_keeper_and_daemon_die_under_systemd_and_no_request_is_lost() {
-    use crate::support::server::{Background, app};
+    use crate::support::server::Background;
     use pmx::load::{Plan, Target};
 
     if !can_boot() {
         return;
     }
     let booted = Booted::start(Home::new());
-    let (port, node, hello) = (free_port(), node(20), app("hello.cjs"));
-    let start =
-        ["start", hello.to_str().unwrap(), "-n", "app", "-i", "2", "--interpreter", node.to_str().unwrap()];
-    booted.pmx_with(&[("PORT", &port.to_string())], &start).ok();
-    let counter = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo $n; sleep 0.02; done\n";
-    booted.start_script("counter.sh", counter, &[]);
-    wait_until("an answer", || get(port, "/").is_ok_and(|response| response.status == 200));
-    let pids = || booted.pmx(&["jlist"]).ok().out;
-    let apps = || -> Vec<(i64, u64)> {
-        let list: Vec<serde_json::Value> = serde_json::from_str(&pids()).unwrap();
-        list.iter()
-            .map(|p| (p["pid"].as_i64().unwrap(), p["pm2_env"]["restart_time"].as_u64().unwrap()))
-            .collect()
-    };
+    let port = booted.serve_and_count();
     let stored = || booted.machine.show(UNIT, "NFileDescriptorStore");
     // Two listeners, the channels of two workers, and that of a shell, which may become one.
     wait_until("what systemd keeps", || stored() == "5");
-    let before = apps();
+    let before = booted.apps();
     let target = Target::Tcp(([127, 0, 0, 1], port).into());
     let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target.clone()) });
     for round in 0..3 {
@@ -310,9 +379,10 @@ fn r02_keeper_and_daemon_die_under_systemd_and_no_request_is_lost() {
         let mut own = vec![main];
         // The last time the daemon lives on, for a moment.
         own.extend(crate::support::container::children_of(main).into_iter().filter(|_| round < 2));
+        let restarts = booted.restarts();
         own.iter().for_each(|pid| signal(*pid, libc::SIGKILL));
-        booted.wait_active_again(&(round + 1).to_string());
-        assert_eq!(apps(), before, "round {round}");
+        booted.wait_active_again(restarts);
+        assert_eq!(booted.apps(), before, "round {round}");
         assert_eq!(stored(), "5");
     }
     let report = load.stop();
@@ -323,13 +393,43 @@ fn r02_keeper_and_daemon_die_under_systemd_and_no_request_is_lost() {
     let report = load.stop();
     assert_eq!(report.failures.total(), 0, "{}", report.failures);
     assert_eq!(stored(), "5");
-    let lines = booted.home.log("counter-out-2.log");
-    let numbers: Vec<usize> = lines.lines().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.iter().copied().eq(1..=numbers.len()), "{lines}");
+    booted.assert_counted();
     // A stop is a stop.
     let all = booted.machine.processes(UNIT);
     booted.machine.systemctl(&["stop", UNIT]).ok();
     assert!(all.iter().all(|pid| !is_alive(*pid)), "{all:?}");
+}
+
+/// A start that fails, because the home is held or for whatever reason, is followed by another one: no app pays for it.
+#[test]
+fn r02_a_start_that_fails_costs_no_app() {
+    if !can_boot() {
+        return;
+    }
+    let booted = Booted::start(Home::new());
+    booted.start_script("app.sh", "#!/bin/sh\nexec sleep 1000\n", &[]);
+    let app =
+        || {
+            booted.machine.processes(UNIT).into_iter().find(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+            })
+        };
+    let before = wait_for("the app", app);
+    let main = booted.machine.main_pid(UNIT);
+    let (restarts, own) = (booted.restarts(), crate::support::container::children_of(main));
+    [main].into_iter().chain(own).for_each(|pid| signal(pid, libc::SIGKILL));
+    let lock = wait_for("the home to be ours", || {
+        let file = fs::File::open(booted.home.path().join("pmx.lock")).unwrap();
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).ok()
+    });
+    wait_until("starts that fail", || booted.restarts() >= restarts + 3);
+    assert_eq!(app(), Some(before));
+    drop(lock);
+    wait_until("a start that succeeds", || booted.state() == "active");
+    wait_until("the next daemon", || booted.pmx(&["ping"]).code == 0);
+    let list: Vec<serde_json::Value> = serde_json::from_str(&booted.pmx(&["jlist"]).ok().out).unwrap();
+    assert_eq!(list[0]["pm2_env"]["restart_time"], 0);
+    assert_eq!(app(), Some(before), "the same one");
 }
 
 #[test]
@@ -351,7 +451,7 @@ fn r06_a_daemon_that_hangs_is_restarted() {
     booted.start_script("app.sh", "#!/bin/sh\nexec sleep 1000\n", &[]);
     let app = booted.machine.processes(UNIT).into_iter().find(|pid| !all.contains(pid)).unwrap();
     all.iter().for_each(|pid| signal(*pid, libc::SIGSTOP));
-    booted.wait_active_again("1");
+    booted.wait_active_again(0);
     assert!(is_alive(app) && booted.machine.processes(UNIT).contains(&app));
     assert_eq!(booted.machine.processes(UNIT).len(), 3);
     assert!(booted.machine.log().contains("Watchdog timeout"), "{}", booted.machine.log());
@@ -373,7 +473,7 @@ fn a_socket_of_systemd_is_the_one_that_the_app_listens_on() {
     booted.machine.systemctl(&["start", UNIT]).ok();
     booted.home.file(
         "app.js",
-        "require('http').createServer((q, r) => r.end(`${process.pid} ${Object.keys(process.env).filter((n) => /^(LISTEN|NOTIFY|WATCHDOG)_/.test(n))}`)).listen(+process.env.PORT, '127.0.0.1');",
+        "require('http').createServer((q, r) => r.end(`${process.pid} ${Object.keys(process.env).filter((n) => /^(LISTEN|WATCHDOG)_/.test(n))}${/systemd/.exec(process.env.NOTIFY_SOCKET) || ''}`)).listen(+process.env.PORT, '127.0.0.1');",
     );
     let interpreter = node(20).display().to_string();
     let start = ["start", "app.js", "-i", "2", "--interpreter", &interpreter];
@@ -573,7 +673,9 @@ fn a_user_has_a_unit_of_their_own_without_root() {
 /// Runs pmx as somebody who is not root.
 fn as_nobody(home: &Home, args: &[&str]) -> Ran {
     let pmx: PathBuf = home.dir().join("pmx");
-    fs::copy(env!("CARGO_BIN_EXE_pmx"), &pmx).unwrap();
+    // Not by us: a child of another test would hold it open for writing, and it could not be executed.
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_pmx")).arg(&pmx).status();
+    assert!(copied.unwrap().success());
     let mut command = std::process::Command::new("setpriv");
     command
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", pmx.to_str().unwrap()])
@@ -601,7 +703,14 @@ fn who_is_not_root_is_told_the_command() {
         ran.out,
         format!("sudo env PATH=\"$PATH\" {pmx} unstartup sysv -u root --hp /root --service-name x\n")
     );
+    let ran = as_nobody(&home, &["startup", "systemd", "--hp", "/x", "--wait-ip"]).failed();
+    assert!(ran.out.ends_with(" --hp /x --wait-ip\n"), "{ran:?}");
     for (args, sentence) in [
+        (
+            &["startup", "user", "--wait-ip"][..],
+            "only a unit of the system's systemd can wait for it, not user",
+        ),
+        (&["startup", "sysv", "--keep"], "is for root"),
         (&["startup", "launchd"][..], "unknown platform \"launchd\""),
         (&["startup", "-u", "no such user"], "there is no user no such user"),
         (&["startup", "user", "-u", "root"], "a unit of root's own is for root to set up"),

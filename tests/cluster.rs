@@ -494,7 +494,7 @@ fn forged_messages_harm_nobody() {
     });
     wait_until("the limit of addresses", || {
         let log = std::fs::read_to_string(home.path().join("pmx.log")).unwrap();
-        log.contains("null:0:4:null:1100: Too many open files")
+        log.contains("listen on tcp port 0: too many open files")
     });
     let mut load = pmx::load::Load::new(victim.plan(false)).unwrap();
     load.run_requests(500).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::probe::{self, is_root};
-use crate::support::{Home, finish, is_alive, signal, wait_for, wait_until};
+use crate::support::{Home, WAYS, finish, free_port, is_alive, node, signal, wait_for, wait_until};
 
 const SLEEPER: &str = "#!/bin/sh\nexec sleep 1000\n";
 
@@ -80,13 +80,94 @@ fn what_dies_at_once_is_given_up_after_its_budget() {
 fn a_life_longer_than_min_uptime_is_stable() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\necho start >> starts\nsleep 0.15\nexit 1\n");
-    home.pmx(&["start", "app.sh", "--max-restarts", "2", "--min-uptime", "100"]).ok();
+    // Crashes count all the same, if they come together.
+    let line = ["start", "app.sh", "--max-restarts", "2", "--min-uptime", "100", "--restart-window"];
+    home.pmx(&[&line[..], &["100"]].concat()).ok();
     let starts = || fs::read_to_string(home.dir().join("starts")).unwrap_or_default().lines().count();
     wait_until("more starts than the budget", || starts() > 4);
     assert_eq!(env(&home, 0, "unstable_restarts"), 0);
     home.pmx(&["delete", "app"]).ok();
+    home.pmx(&[&line[..], &["1h"]].concat()).ok();
+    wait_until("it to be given up", || home.status(0) == "errored");
+    let reason = env(&home, 0, "reason");
+    assert_eq!(reason, "too many restarts (2 within 3600000 ms), the last one: exit code 1");
+    assert_eq!(env(&home, 0, "unstable_restarts"), 0);
+    home.pmx(&["delete", "app"]).ok();
     home.pmx(&["start", "app.sh", "--max-restarts", "2", "--min-uptime", "10s"]).ok();
     wait_until("it to be given up", || home.status(0) == "errored");
+}
+
+#[test]
+fn a_clean_end_costs_nothing() {
+    let home = Home::new();
+    home.file("job.sh", "#!/bin/sh\necho start >> starts\nsleep 0.05\n");
+    home.pmx(&["start", "job.sh", "--max-restarts", "2", "--min-uptime", "10"]).ok();
+    let starts = || fs::read_to_string(home.dir().join("starts")).unwrap_or_default().lines().count();
+    wait_until("more starts than the budget", || starts() > 6);
+    assert_eq!((env(&home, 0, "restart_budget_left"), home.status(0) == "errored"), (json!(2), false));
+}
+
+/// Processor time of a process so far.
+fn cpu_ms(pid: i32) -> u64 {
+    pmx::sys::proc::stat(pid).unwrap().cpu_ms
+}
+
+#[test]
+fn p09_a_crash_loop_without_end_slows_down_and_tells_when_it_goes_on() {
+    for way in WAYS {
+        let home = Home::contained(way);
+        home.file("bad.sh", "#!/bin/sh\necho start >> starts\nexit 3\n");
+        let began = Instant::now();
+        home.pmx(&["start", "bad.sh", "--max-restarts", "unlimited"]).ok();
+        let starts = || fs::read_to_string(home.dir().join("starts")).unwrap_or_default().lines().count();
+        wait_until("more than pm2's budget", || starts() > 16);
+        let (before, daemon) = (Instant::now(), home.daemon_pid().unwrap());
+        let used = cpu_ms(daemon);
+        // 15 delays of 10 ms, growing by half up to 2 s, come to more than 5 s.
+        assert!(before - began > Duration::from_secs(5), "{:?}", before - began);
+        assert_eq!(env(&home, 0, "restart_budget_left"), json!(null));
+        wait_until("every start to be counted", || env(&home, 0, "unstable_restarts") == json!(starts()));
+        wait_until("a delay to be told", || {
+            home.pmx(&["list"]).ok().out.contains("bad(0): exit code 3; next start in ")
+        });
+        wait_until("two more", || starts() > 18);
+        let (used, wall) = (cpu_ms(daemon) - used, before.elapsed().as_millis() as u64);
+        assert!(used * 10 <= wall, "{used} ms of processor time in {wall} ms");
+        let delay = wait_for("a delay", || env(&home, 0, "restart_in").as_u64());
+        assert!(delay <= 2_000, "{delay}");
+    }
+}
+
+#[test]
+fn p10_many_that_crash_together_do_not_start_again_together_and_none_is_forgotten() {
+    const MANY: usize = 200;
+    for way in WAYS {
+        let home = Home::contained(way);
+        home.file("app.sh", "#!/bin/sh\necho start >> starts\nexec sleep 1000\n");
+        home.pmx(&["start", "app.sh", "-x", "-i", &MANY.to_string(), "--min-uptime", "1"]).ok();
+        let starts = || fs::read_to_string(home.dir().join("starts")).unwrap_or_default().lines().count();
+        wait_until("all of them", || starts() == MANY);
+        let (pids, daemon) = (home.list(), home.daemon_pid().unwrap());
+        let (began, used) = (Instant::now(), cpu_ms(daemon));
+        for process in &pids {
+            signal(process["pid"].as_i64().unwrap() as i32, libc::SIGKILL);
+        }
+        wait_until("a few at once", || starts() >= MANY + 16);
+        let early = starts() - MANY;
+        wait_until("all of them again", || starts() == 2 * MANY);
+        let (took, used) = (began.elapsed(), cpu_ms(daemon) - used);
+        println!(
+            "{MANY} came back within {took:?}; {early} at first; the daemon used {used} ms of processor time"
+        );
+        assert!(took >= Duration::from_millis(4_100), "{took:?}");
+        let share = used as f64 * 100.0 / took.as_millis() as f64;
+        // What is not optimized takes longer.
+        assert!(share <= if cfg!(debug_assertions) { 20.0 } else { 5.0 }, "{share} %");
+        let list = home.list();
+        for (before, after) in pids.iter().zip(&list) {
+            assert!(after["pid"] != before["pid"] && after["pm2_env"]["restart_time"] == 1, "{after}");
+        }
+    }
 }
 
 #[test]
@@ -331,71 +412,87 @@ fn e02_arguments_reach_the_app_as_they_are() {
 
 #[test]
 fn p11_a_child_is_given_what_it_should_have_and_nothing_else() {
-    let home = Home::new();
-    let script = "#!/bin/sh\nls -l /proc/self/fd | awk 'NF>8{print $9}' > fds\numask > umask\npwd > cwd\n\
-                  cat /proc/$$/environ > environ\nexec sleep 1000\n";
-    home.file("work/app.sh", script);
-    // The caller has fds open, a umask, and variables that are nobody else's business.
-    let mut shell =
-        home.shell("umask 027; unset OLDPWD; exec 7</etc/passwd; exec $PMX start app.sh -n api -x");
-    let pmx = shell.get_envs().find(|(name, _)| *name == "PMX").unwrap().1.unwrap().to_owned();
-    shell.env_clear().env("PMX", &pmx).env("PMX_HOME", home.path());
-    shell.env("PATH", std::env::var_os("PATH").unwrap());
-    shell.env("HOME", home.dir()).env("SECRET", "of the caller").env("EMPTY", "").env("PWD", "/wrong");
-    shell.env("NODE_UNIQUE_ID", "3").env("NODE_CHANNEL_FD", "3").env("LISTEN_FDS", "1");
-    shell.env("NOTIFY_SOCKET", "/run/x").env("LISTEN_PID", "1").env("INVOCATION_ID", "x");
-    let work = home.dir().join("work");
-    finish(shell.current_dir(&work).spawn().unwrap()).ok();
-    let pid = home.pid(0);
-    // Shells block signals of their own now and then.
-    let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
-    wait_until("the end of its report", || comm() == "sleep\n");
-    let read = |file: &str| fs::read_to_string(work.join(file)).unwrap();
-    // 3 is the directory that ls reads.
-    assert_eq!(read("fds").split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
-    assert_eq!(read("umask"), "0027\n");
-    assert_eq!(read("cwd"), format!("{}\n", work.display()));
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().to_string()
-    };
-    assert_eq!(field("SigBlk:"), "0000000000000000");
-    assert_eq!(field("SigIgn:"), "0000000000000000");
-    let stat = probe::stat(pid).unwrap();
-    assert_eq!((&stat[2], &stat[3]), (&pid.to_string(), &pid.to_string()), "leads its group and session");
-    let environ = fs::read(work.join("environ")).unwrap();
-    let mut found: Vec<String> = environ
-        .split(|byte| *byte == 0)
-        .map(|entry| String::from_utf8_lossy(entry).into_owned())
-        .filter(|entry| !entry.is_empty())
-        .collect();
-    found.sort();
-    let mut expected = [
-        ("EMPTY", String::new()),
-        ("HOME", home.dir().display().to_string()),
-        ("NODE_APP_INSTANCE", "0".to_string()),
-        ("PMX", pmx.to_string_lossy().into_owned()),
-        ("PATH", std::env::var("PATH").unwrap()),
-        ("PMX_HOME", home.path().display().to_string()),
-        ("PWD", work.display().to_string()),
-        ("SECRET", "of the caller".to_string()),
-        ("exec_mode", "fork_mode".to_string()),
-        ("name", "api".to_string()),
-        ("namespace", "default".to_string()),
-        ("pm_cwd", work.display().to_string()),
-        ("pm_exec_path", work.join("app.sh").display().to_string()),
-        ("pm_id", "0".to_string()),
-    ]
-    .map(|(name, value)| format!("{name}={value}"))
-    .to_vec();
-    expected.sort();
-    // What a shell sets by itself is the shell's.
-    found.retain(|entry| !["OLDPWD=", "SHLVL=", "_="].iter().any(|name| entry.starts_with(name)));
-    assert_eq!(found, expected);
-    // A shell's variables are shown to nobody.
-    for line in [&["jlist"][..], &["describe", "api"], &["describe", "api", "--json"]] {
-        assert!(!home.pmx(line).ok().out.contains("of the caller"), "{line:?}");
+    for way in WAYS {
+        let home = Home::contained(way);
+        let script = "#!/bin/sh\nls -l /proc/self/fd | awk 'NF>8{print $9}' > fds\numask > umask\npwd > cwd\n\
+                      cat /proc/$$/environ > environ\nexec sleep 1000\n";
+        home.file("work/app.sh", script);
+        // The caller has fds open, a umask, and variables that are nobody else's business.
+        let mut shell =
+            home.shell("umask 027; unset OLDPWD; exec 7</etc/passwd; exec $PMX start app.sh -n api -x");
+        let pmx = shell.get_envs().find(|(name, _)| *name == "PMX").unwrap().1.unwrap().to_owned();
+        shell.env_clear().env("PMX", &pmx).env("PMX_HOME", home.path());
+        shell.env("PATH", std::env::var_os("PATH").unwrap());
+        shell.env("HOME", home.dir()).env("SECRET", "of the caller").env("EMPTY", "").env("PWD", "/wrong");
+        shell
+            .env("PMX_CGROUP", way)
+            .env("NODE_UNIQUE_ID", "3")
+            .env("NODE_CHANNEL_FD", "3")
+            .env("LISTEN_FDS", "1");
+        shell.env("NOTIFY_SOCKET", "/run/x").env("LISTEN_PID", "1").env("INVOCATION_ID", "x");
+        let work = home.dir().join("work");
+        finish(shell.current_dir(&work).spawn().unwrap()).ok();
+        let pid = home.pid(0);
+        // Shells block signals of their own now and then.
+        let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        wait_until("the end of its report", || comm() == "sleep\n");
+        let read = |file: &str| fs::read_to_string(work.join(file)).unwrap();
+        // 3 is the directory that ls reads.
+        assert_eq!(read("fds").split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        assert_eq!(read("umask"), "0027\n");
+        assert_eq!(read("cwd"), format!("{}\n", work.display()));
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().to_string()
+        };
+        assert_eq!(field("SigBlk:"), "0000000000000000");
+        assert_eq!(field("SigIgn:"), "0000000000000000");
+        let stat = probe::stat(pid).unwrap();
+        assert_eq!((&stat[2], &stat[3]), (&pid.to_string(), &pid.to_string()), "leads its group and session");
+        let environ = fs::read(work.join("environ")).unwrap();
+        let mut found: Vec<String> = environ
+            .split(|byte| *byte == 0)
+            .map(|entry| String::from_utf8_lossy(entry).into_owned())
+            .filter(|entry| !entry.is_empty())
+            .collect();
+        found.sort();
+        let mut expected = [
+            ("EMPTY", String::new()),
+            ("HOME", home.dir().display().to_string()),
+            ("NODE_APP_INSTANCE", "0".to_string()),
+            ("NOTIFY_SOCKET", home.path().join("run/notify").display().to_string()),
+            ("PMX", pmx.to_string_lossy().into_owned()),
+            ("PMX_CGROUP", way.to_string()),
+            ("PATH", std::env::var("PATH").unwrap()),
+            ("PM2_HOME", home.path().display().to_string()),
+            ("PMX_HOME", home.path().display().to_string()),
+            ("PWD", work.display().to_string()),
+            ("SECRET", "of the caller".to_string()),
+            ("exec_mode", "fork_mode".to_string()),
+            ("name", "api".to_string()),
+            ("namespace", "default".to_string()),
+            ("pm_cwd", work.display().to_string()),
+            ("pm_exec_path", work.join("app.sh").display().to_string()),
+            ("pm_id", "0".to_string()),
+        ]
+        .map(|(name, value)| format!("{name}={value}"))
+        .to_vec();
+        expected.sort();
+        // What a shell sets by itself is the shell's.
+        found.retain(|entry| !["OLDPWD=", "SHLVL=", "_="].iter().any(|name| entry.starts_with(name)));
+        // Who it is, in a word that nobody else has.
+        let mark = found.iter().position(|entry| entry.starts_with("PMX_INSTANCE=")).unwrap();
+        let mark = found.remove(mark);
+        assert_eq!(mark.rsplit('-').nth(1), Some("0"), "{mark}");
+        let unique = found.iter().position(|entry| entry.starts_with("unique_id=")).unwrap();
+        let unique = found.remove(unique);
+        assert!(unique.starts_with("unique_id=00000000-0000-4000-8000-"), "{unique}");
+        assert_eq!(found, expected);
+        // A shell's variables are shown to nobody.
+        for line in [&["jlist"][..], &["describe", "api"], &["describe", "api", "--json"]] {
+            assert!(!home.pmx(line).ok().out.contains("of the caller"), "{line:?}");
+        }
     }
 }
 
@@ -452,75 +549,195 @@ fn another_user_with_all_its_groups() {
 
 #[test]
 fn p07_every_way_to_end_is_shown_as_it_was() {
-    let home = Home::new();
-    home.file("code.sh", "#!/bin/sh\nexit $NODE_APP_INSTANCE\n");
-    home.file("signal.sh", "#!/bin/sh\nulimit -c 0\nkill -$NODE_APP_INSTANCE $$\nsleep 1000\n");
-    home.pmx(&["start", "code.sh", "-i", "256", "-x", "--no-autorestart"]).ok();
-    home.pmx(&["start", "signal.sh", "-i", "32", "-x", "--no-autorestart"]).ok();
-    // 0 is no signal, a shell ignores 3, and the others do not end what they are sent to.
-    let others = [0, 3, 17, 18, 19, 20, 21, 22, 23, 28];
-    wait_until("all to end", || {
-        let alive = home.list().into_iter().filter(|p| p["pm2_env"]["status"] != "stopped").count();
-        alive == others.len()
-    });
-    let details: Vec<Value> =
-        serde_json::from_str(&home.pmx(&["describe", "all", "--json"]).ok().out).unwrap();
-    for process in details {
-        let instance = process["instance"].as_i64().unwrap();
-        let end = &process["exits"][0];
-        if process["name"] == "code" {
-            assert_eq!((end["code"].as_i64(), end["signal"].as_i64()), (Some(instance), None), "{end}");
-            assert_eq!(end["text"], format!("exit code {instance}"));
-        } else if !others.contains(&instance) {
-            assert_eq!((end["code"].as_i64(), end["signal"].as_i64()), (None, Some(instance)), "{end}");
-            let text = end["text"].as_str().unwrap();
-            assert!(text.starts_with("killed by SIG"), "{text}");
+    for way in WAYS {
+        let home = Home::contained(way);
+        home.file("code.sh", "#!/bin/sh\nexit $NODE_APP_INSTANCE\n");
+        home.file("signal.sh", "#!/bin/sh\nulimit -c 0\nkill -$NODE_APP_INSTANCE $$\nsleep 1000\n");
+        home.pmx(&["start", "code.sh", "-i", "256", "-x", "--no-autorestart"]).ok();
+        home.pmx(&["start", "signal.sh", "-i", "32", "-x", "--no-autorestart"]).ok();
+        // 0 is no signal, a shell ignores 3, and the others do not end what they are sent to.
+        let others = [0, 3, 17, 18, 19, 20, 21, 22, 23, 28];
+        wait_until("all to end", || {
+            let alive = home.list().into_iter().filter(|p| p["pm2_env"]["status"] != "stopped").count();
+            alive == others.len()
+        });
+        let details: Vec<Value> =
+            serde_json::from_str(&home.pmx(&["describe", "all", "--json"]).ok().out).unwrap();
+        for process in details {
+            let instance = process["instance"].as_i64().unwrap();
+            let end = &process["exits"][0];
+            if process["name"] == "code" {
+                assert_eq!((end["code"].as_i64(), end["signal"].as_i64()), (Some(instance), None), "{end}");
+                assert_eq!(end["text"], format!("exit code {instance}"));
+            } else if !others.contains(&instance) {
+                assert_eq!((end["code"].as_i64(), end["signal"].as_i64()), (None, Some(instance)), "{end}");
+                let text = end["text"].as_str().unwrap();
+                assert!(text.starts_with("killed by SIG"), "{text}");
+            }
         }
+        home.pmx(&["delete", "all"]).ok();
     }
-    home.pmx(&["delete", "all"]).ok();
 }
 
 #[test]
 fn p08_what_cannot_be_executed_fails_with_one_sentence_and_no_loop() {
-    let home = Home::new();
-    home.file("mode.bin", "no program\n");
-    home.file("shebang", "#!/no/such/interpreter\n");
-    home.file("ok.sh", SLEEPER);
-    let executable = |name: &str| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(home.dir().join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    executable("shebang");
-    for (line, expected) in [
-        (&["start", "missing.sh"][..], "missing.sh"),
-        (&["start", "./mode.bin"], "mode.bin"),
-        (&["start", "./mode.bin", "--interpreter", "none"], "mode.bin"),
-        (&["start", "./shebang"], "execute the interpreter of /"),
-        (&["start", "ok.sh", "--interpreter", "/no/such/program"], "/no/such/program"),
-        (&["start", "ok.sh", "--cwd", "/no/such/directory"], "/no/such/directory"),
-        (&["start", "ok.sh", "--uid", "nobody-knows"], "nobody-knows"),
-    ] {
-        let ran = home.pmx(line).failed();
-        assert_eq!(ran.err.trim_end().lines().count(), 1, "{line:?}: {ran:?}");
-        assert!(ran.err.contains(expected), "{line:?}: {ran:?}");
-        for process in home.list() {
-            assert_eq!(process["pm2_env"]["status"], "errored", "{line:?}");
-            assert_eq!(process["pm2_env"]["restart_time"], 0, "{line:?}");
+    for way in WAYS {
+        let home = Home::contained(way);
+        home.file("mode.bin", "no program\n");
+        home.file("shebang", "#!/no/such/interpreter\n");
+        home.file("ok.sh", SLEEPER);
+        let executable = |name: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(home.dir().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        executable("shebang");
+        for (line, expected) in [
+            (&["start", "missing.sh"][..], "missing.sh"),
+            (&["start", "./mode.bin"], "mode.bin"),
+            (&["start", "./mode.bin", "--interpreter", "none"], "mode.bin"),
+            (&["start", "./shebang"], "execute the interpreter of /"),
+            (&["start", "ok.sh", "--interpreter", "/no/such/program"], "/no/such/program"),
+            (&["start", "ok.sh", "--cwd", "/no/such/directory"], "/no/such/directory"),
+            (&["start", "ok.sh", "--uid", "nobody-knows"], "nobody-knows"),
+        ] {
+            let ran = home.pmx(line).failed();
+            assert_eq!(ran.err.trim_end().lines().count(), 1, "{line:?}: {ran:?}");
+            assert!(ran.err.contains(expected), "{line:?}: {ran:?}");
+            for process in home.list() {
+                assert_eq!(process["pm2_env"]["status"], "errored", "{line:?}");
+                assert_eq!(process["pm2_env"]["restart_time"], 0, "{line:?}");
+            }
+            home.pmx(&["delete", "all"]);
         }
-        home.pmx(&["delete", "all"]);
+        // Gone between one start and the next.
+        home.file("here/app.sh", SLEEPER);
+        home.pmx(&["start", "here/app.sh", "--cwd", "here", "-n", "cwd"]);
+        home.pmx(&["start", "../ok.sh", "--cwd", "here", "-n", "moved"]).ok();
+        let pid = home.list().iter().find(|p| p["name"] == "moved").unwrap()["pid"].as_i64().unwrap() as i32;
+        fs::remove_dir_all(home.dir().join("here")).unwrap();
+        signal(pid, libc::SIGKILL);
+        let find = || home.list().into_iter().find(|p| p["name"] == "moved").unwrap();
+        wait_until("it to be given up", || find()["pm2_env"]["status"] == "errored");
+        assert_eq!(find()["pm2_env"]["restart_time"], 1);
+        let page = home.pmx(&["describe", "moved"]).ok().out;
+        assert!(page.contains("change directory to") && page.contains("no such file or directory"), "{page}");
     }
-    // Gone between one start and the next.
-    home.file("here/app.sh", SLEEPER);
-    home.pmx(&["start", "here/app.sh", "--cwd", "here", "-n", "cwd"]);
-    home.pmx(&["start", "../ok.sh", "--cwd", "here", "-n", "moved"]).ok();
-    let pid = home.list().iter().find(|p| p["name"] == "moved").unwrap()["pid"].as_i64().unwrap() as i32;
-    fs::remove_dir_all(home.dir().join("here")).unwrap();
-    signal(pid, libc::SIGKILL);
-    let find = || home.list().into_iter().find(|p| p["name"] == "moved").unwrap();
-    wait_until("it to be given up", || find()["pm2_env"]["status"] == "errored");
-    assert_eq!(find()["pm2_env"]["restart_time"], 1);
-    let page = home.pmx(&["describe", "moved"]).ok().out;
-    assert!(page.contains("change directory to") && page.contains("no such file or directory"), "{page}");
+}
+
+/// The simulation goes through all of this by the thousand; here it is done to processes.
+#[test]
+fn p13_a_stop_and_a_delete_come_in_at_any_moment() {
+    let script = "#!/bin/sh\ntrap 'while [ ! -e go ]; do sleep 0.02; done; exit' INT\n(setsid env --default-signal=INT sleep 1000 &) &\n\
+                  echo $$ >> pids\nwhile :; do sleep 0.02; done\n";
+    for (way, last) in WAYS.into_iter().flat_map(|way| [(way, "stop"), (way, "delete"), (way, "restart")]) {
+        let home = Home::contained(way);
+        home.file("app.sh", script);
+        home.file("bad.sh", "#!/bin/sh\nexit 1\n");
+        home.file(
+            "apps.json",
+            r#"[{ "name": "app", "script": "./app.sh", "kill_timeout": "20s", "ready": "notify", "listen_timeout": "20s" },
+                { "name": "bad", "script": "./bad.sh", "restart_delay": "1h" }]"#,
+        );
+        let pids = || -> Vec<i32> {
+            let text = fs::read_to_string(home.dir().join("pids")).unwrap_or_default();
+            text.lines().map(|line| line.parse().unwrap()).collect()
+        };
+        // While one starts and the other waits for its next start.
+        let start = home.command(&["start", "apps.json"]).spawn().unwrap();
+        wait_until("both", || {
+            pids().len() == 1 && home.list().iter().any(|p| p["pm2_env"]["status"] == "waiting restart")
+        });
+        let mut client = probe::Client::connect(&home);
+        client.ask(1, json!({ "verb": "stop", "targets": ["all"] }));
+        wait_until("the stop to begin", || home.status(0) == "stopping");
+        assert_eq!((home.status(1).as_str(), home.pid(0)), ("stopped", pids()[0]));
+        // And while it stops: the last word counts.
+        client.ask(2, json!({ "verb": last, "targets": ["app"] }));
+        home.file("go", "");
+        let _ = client.answer(if last == "restart" { 1 } else { 2 });
+        assert!(finish(start).failed().err.contains("was asked for meanwhile"), "{way}, {last}");
+        match last {
+            "restart" => {
+                wait_until("another child", || pids().len() == 2 && home.pid(0) == pids()[1]);
+                assert_eq!(home.status(0), "launching");
+            }
+            "delete" => assert_eq!(home.list().len(), 1, "{way}"),
+            _ => assert_eq!(home.status(0), "stopped", "{way}"),
+        }
+        assert!(!is_alive(pids()[0]), "{way}, {last}");
+        home.pmx(&["delete", "all"]).ok();
+        assert!(!pids().into_iter().any(is_alive) && home.list().is_empty(), "{way}, {last}");
+    }
+}
+
+#[test]
+fn p17_who_has_a_port_is_told_and_an_app_that_cannot_have_it_is_given_up() {
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = stranger.local_addr().unwrap().port();
+    let us = std::process::id();
+    let comm = fs::read_to_string(format!("/proc/{us}/comm")).unwrap();
+    let by_us =
+        format!("listen on tcp 127.0.0.1:{port}: address already in use by process {us} ({})", comm.trim());
+    let server = |port: u16| {
+        format!(
+            "require('fs').appendFileSync('starts', 'x');
+             require('http').createServer((q, s) => s.end('x')).listen({port}, '127.0.0.1');"
+        )
+    };
+    let start = |home: &Home, name: &str, fields: &Value| {
+        let mut app =
+            json!({ "name": name, "interpreter": node(20), "max_restarts": 3, "listen_timeout": "20s" });
+        app.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        home.file(&format!("{name}.json"), &app.to_string());
+        home.pmx(&["start", &format!("{name}.json")])
+    };
+    let given_up = |home: &Home, id: u32, sentence: &str| {
+        wait_until("it to be given up", || home.status(id) == "errored");
+        assert_eq!(fs::read_to_string(home.dir().join("starts")).unwrap(), "xxx");
+        let page = home.pmx(&["describe", &id.to_string()]).ok().out;
+        assert!(page.contains(sentence), "{sentence}: {page}");
+    };
+    for way in WAYS {
+        for fields in [
+            json!({ "script": "./app.js", "exec_mode": "cluster" }),
+            json!({ "script": "./app.js", "exec_mode": "cluster", "instances": 1, "balance": "rr" }),
+            // It becomes a worker when it listens.
+            json!({ "script": "./app.js" }),
+        ] {
+            let home = Home::contained(way);
+            home.file("app.js", &server(port));
+            let ran = start(&home, "app", &fields);
+            given_up(&home, 0, &by_us);
+            if fields["exec_mode"] == "cluster" {
+                assert!(ran.failed().err.contains(&by_us), "{way}, {fields}");
+            }
+        }
+        // Of any other program its own words are shown.
+        let home = Home::contained(way);
+        let python = format!(
+            "import socket\nopen('starts', 'a').write('x')\ns = socket.socket()\ns.bind(('127.0.0.1', {port}))\n"
+        );
+        home.file("app.py", &python);
+        start(&home, "other", &json!({ "script": "./app.py", "interpreter": "python3" }));
+        given_up(&home, 0, "Address already in use");
+        fs::remove_file(home.dir().join("starts")).unwrap();
+        // It is one of ours that has it.
+        let ours = free_port();
+        home.file("app.js", &server(ours));
+        let fields = json!({ "script": "./app.js", "exec_mode": "cluster" });
+        start(&home, "first", &fields).ok();
+        fs::remove_file(home.dir().join("starts")).unwrap();
+        let ran = start(&home, "second", &fields).failed();
+        let sentence = format!("tcp 127.0.0.1:{ours}: address already in use by the app first");
+        assert!(ran.err.contains(&sentence), "{ran:?}");
+        given_up(&home, 2, &sentence);
+        // It has nothing to do with a later end.
+        home.pmx(&["delete", "first"]).ok();
+        home.pmx(&["restart", "second"]).ok();
+        signal(home.pid(2), libc::SIGKILL);
+        let last = || detail(&home, 2)["exits"].as_array().unwrap().last().unwrap()["text"].clone();
+        wait_until("its end", || last() == "killed by SIGKILL");
+    }
 }
 
 #[test]

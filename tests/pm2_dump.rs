@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::pm2::Pm2;
-use crate::support::{Home, free_port, get, wait_for, wait_until};
+use crate::support::{Home, free_port, get, node_modules, wait_for, wait_until};
 
 fn summary(list: &[Value]) -> Vec<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
@@ -92,8 +92,7 @@ fn pmx_resurrects_what_pm2_saved() {
     fs::create_dir(home.path()).unwrap();
     fs::copy(pm2.home.join("dump.pm2"), home.path().join("dump.pm2")).unwrap();
     let ran = home.pmx(&["resurrect"]).ok();
-    let note = "app: pmx does not have max_memory_restart yet, and goes on without\n";
-    assert!(ran.err.contains(note), "{ran:?}");
+    assert_eq!(ran.err, "", "there is nothing in it that pmx does not have");
     let rows = expected(&[
         ("app", "online", "fork_mode"),
         ("line", "stopped", "fork_mode"),
@@ -107,6 +106,7 @@ fn pmx_resurrects_what_pm2_saved() {
     let find = |name: &str| list.iter().find(|p| p["name"] == name).unwrap()["pm2_env"].clone();
     assert_eq!((&find("web")["kill_timeout"], &find("web")["min_uptime"]), (&777.into(), &5000.into()));
     assert_eq!(find("app")["stop_exit_codes"], serde_json::json!([3]));
+    assert_eq!(find("app")["max_memory_restart"], 1 << 30);
     let log = PathBuf::from(find("app")["pm_out_log_path"].as_str().unwrap());
     assert_eq!(log.parent(), Some(&*home.path().join("logs")), "pm2's own logs are not ours");
     wait_until("its line", || fs::read_to_string(&log).is_ok_and(|text| text == "told\n"));
@@ -114,4 +114,31 @@ fn pmx_resurrects_what_pm2_saved() {
     home.pmx(&["save"]).ok();
     let is_ours = |path: &Path| fs::read(path).unwrap().starts_with(b"[{\"_pmx\":");
     assert!(is_ours(&home.path().join("dump.pm2")) && !is_ours(&home.path().join("dump.pm2.bak")));
+}
+
+#[test]
+fn import_takes_over_a_running_pm2_and_no_app_runs_twice() {
+    let home = Home::new();
+    let Some(pm2) = Pm2::of(&home) else { return };
+    home.file("app.js", "setInterval(() => {}, 1000)");
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", node_modules().join(".bin").display());
+    let pm2_home = pm2.home.display().to_string();
+    let import = |args: &[&str]| home.pmx_with(&[("PATH", &path), ("PM2_HOME", &pm2_home)], args);
+    let none = import(&["import", "pm2"]).failed().err;
+    assert!(none.contains("dump.pm2: no such file (pm2 save writes it)"), "{none}");
+    pm2.run(&["start", "app.js", "--name", "moved"]).ok();
+    let before = pm2.list()[0]["pid"].as_i64().unwrap() as i32;
+    // Refused as long as it would run twice; nothing is touched.
+    let refused = import(&["import", "pm2"]).failed().err;
+    assert!(refused.contains("its apps would run twice"), "{refused}");
+    assert!(crate::support::is_alive(before));
+    import(&["import", "pm2", "--take-over"]).ok();
+    assert!(!crate::support::is_alive(before));
+    let list = home.list();
+    assert_eq!((&list[0]["name"], &list[0]["pm2_env"]["status"]), (&"moved".into(), &"online".into()));
+    // Again: pm2 is gone, and what is there is left as it is.
+    let pid = home.pid(0);
+    import(&["import", "pm2"]).ok();
+    assert_eq!(home.pid(0), pid);
 }

@@ -11,7 +11,7 @@ use pmx::load::{Failure, Plan};
 use serde_json::json;
 
 use crate::support::server::{Background, Server, app};
-use crate::support::{DEADLINE, Home, finish, free_port, get, is_alive, probe, wait_for, wait_until};
+use crate::support::{DEADLINE, Home, WAYS, finish, free_port, get, is_alive, probe, wait_for, wait_until};
 
 fn reloads() -> Option<u32> {
     std::env::var("PMX_TEST_RELOADS").ok().map(|count| count.parse().unwrap())
@@ -82,8 +82,9 @@ fn two_workers_on_one_socket_are_reloaded_without_loss() {
 
 #[test]
 fn p15_requests_in_progress_are_finished() {
-    for options in [&["-i", "1"][..], &["-i", "2", "--balance", "rr"], &[]] {
-        let home = Home::new();
+    let cases = [&["-i", "1"][..], &["-i", "2", "--balance", "rr"], &[], &["-i", "2"]];
+    for (options, way) in cases.into_iter().zip(WAYS.into_iter().cycle()) {
+        let home = Home::contained(way);
         let server = Server::start(&home, 20, &app("hello.cjs"), options);
         let port = server.port;
         let slow: Vec<_> = (0..8)
@@ -165,9 +166,16 @@ fn versioned<'a>(home: &'a Home, options: &[&str]) -> Server<'a> {
     Server::start(home, 20, &home.file("app.cjs", VERSIONED), &[&["--bake-time", "400"], options].concat())
 }
 
+/// With each of these options, by turns with control groups and without.
+fn bad_versions(version: &str, cases: &[&[&str]], reason: &str, last_line: &str) {
+    for (options, way) in cases.iter().zip(WAYS.into_iter().cycle()) {
+        bad_version(way, version, options, reason, last_line);
+    }
+}
+
 /// The reload fails, says why, and nobody who asks notices.
-fn bad_version(version: &str, options: &[&str], reason: &str, last_line: &str) {
-    let home = Home::new();
+fn bad_version(way: &'static str, version: &str, options: &[&str], reason: &str, last_line: &str) {
+    let home = Home::contained(way);
     let server = versioned(&home, options);
     let before = server.listed();
     home.file("version", version);
@@ -195,30 +203,26 @@ fn children(home: &Home) -> usize {
 
 #[test]
 fn p14_a_version_that_throws_at_boot_changes_nothing() {
-    for options in [&["-i", "2"][..], &["-i", "1"], &[]] {
-        bad_version("throws", options, "ended before it was ready: exit code 1", "boom at boot");
-    }
+    let cases = [&["-i", "2"][..], &["-i", "1"], &[]];
+    bad_versions("throws", &cases, "ended before it was ready: exit code 1", "boom at boot");
 }
 
 #[test]
 fn p14_a_version_that_never_listens_changes_nothing() {
-    for options in [&["-i", "2"][..], &[]] {
-        let options = [options, &["--listen-timeout", "2000"]].concat();
-        bad_version("mute", &options, "does not listen within 2000 ms", "this is mute");
-    }
+    let cases = [&["-i", "2", "--listen-timeout", "2000"][..], &["--listen-timeout", "2000"]];
+    bad_versions("mute", &cases, "does not listen within 2000 ms", "this is mute");
 }
 
 #[test]
 fn p14_a_version_that_dies_after_it_listened_changes_nothing() {
-    for options in [&["-i", "2"][..], &["-i", "2", "--balance", "rr"], &[]] {
-        bad_version("dies", options, "ended right after it was ready: exit code 7", "last words");
-    }
+    let cases = [&["-i", "2"][..], &["-i", "2", "--balance", "rr"], &[]];
+    bad_versions("dies", &cases, "ended right after it was ready: exit code 7", "last words");
 }
 
 #[test]
 fn p14_a_version_that_is_never_ready_changes_nothing() {
-    let options = ["-i", "2", "--wait-ready", "--listen-timeout", "2000"];
-    bad_version("unready", &options, "was not ready within 2000 ms", "this is unready");
+    let case = &["-i", "2", "--wait-ready", "--listen-timeout", "2000"][..];
+    bad_versions("unready", &[case, case], "was not ready within 2000 ms", "this is unready");
 }
 
 // ---- reloads and other commands ----

@@ -585,7 +585,7 @@ fn the_list_is_kept_by_itself() {
 fn an_app_that_crashes_all_the_time_does_not_wear_out_the_disk() {
     let home = Home::new();
     home.file("crash.sh", "#!/bin/sh\nsleep 0.05\nexit 1\n");
-    home.pmx(&["start", "crash.sh", "--max-restarts", "1000000"]).ok();
+    home.pmx(&["start", "crash.sh", "--max-restarts", "unlimited", "--min-uptime", "1"]).ok();
     let file = home.path().join("autosave.json");
     wait_until("the list", || file.exists());
     let written = || {

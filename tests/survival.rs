@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::probe::{self, Client, daemons, keeper_pid, kill_both};
 use crate::support::server::{Background, Server, app};
 use crate::support::{Home, finish, is_alive, node, signal, wait_until};
@@ -232,8 +234,8 @@ fn r10_there_is_no_room_for_the_next_daemon() {
         format!("setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all --bounding-set=-all");
     std::os::unix::fs::chown(home.dir(), Some(user), Some(user)).unwrap();
     let as_user = |line: &str| finish(home.shell(&format!("exec {own} {line}")).spawn().unwrap());
-    let pmx = home.dir().join("pmx");
-    std::fs::copy(env!("CARGO_BIN_EXE_pmx"), &pmx).unwrap();
+    // Not by us: a child of another test would hold it open for writing, and it could not be executed.
+    finish(home.shell("cp $PMX pmx").spawn().unwrap()).ok();
     as_user("./pmx start /bin/sleep -x -i 2 -- 1000").ok();
     let pids = || -> Vec<i64> {
         let list: Vec<serde_json::Value> = serde_json::from_str(&as_user("./pmx jlist").ok().out).unwrap();
@@ -425,6 +427,35 @@ fn u06_clients_keep_their_connections() {
         seen.extend(message["event"]["kind"].as_str().map(String::from));
     }
     assert!(seen.contains(&"exited".to_string()), "{seen:?}");
+}
+
+/// The daemon is killed, and its keeper with it, when it has taken output from a pipe and has not written it, or only
+/// the beginning of a line.
+#[test]
+fn r04_both_are_killed_and_what_was_on_its_way_to_a_log_is_in_it_once() {
+    let script = "#!/bin/sh\nuntil [ -e go ]; do sleep 0.01; done\nprintf 'one\\nhalf'\n\
+                  until [ -e more ]; do sleep 0.01; done\necho ' and half'\nexec sleep 1000\n";
+    for (at, form) in
+        [("output-read", ""), ("output-written", ""), ("output-read", "[at]"), ("output-written", "[at]")]
+    {
+        let home = Home::new();
+        home.file("app.sh", script);
+        let declared = json!({"name": "app", "script": "./app.sh", "log_date_format": form});
+        home.file("app.json", &declared.to_string());
+        home.pmx_with(&[("PMX_STOP_AT", at)], &["start", "app.json"]).ok();
+        let (pid, daemon) = (home.pid(0), home.daemon_pid().unwrap());
+        // It would have a stopped daemon go on.
+        signal(keeper_pid(&home).unwrap(), libc::SIGSTOP);
+        home.file("go", "");
+        wait_until("the daemon to stop", || probe::stat(daemon).is_some_and(|stat| stat[0] == "T"));
+        kill_both(&home);
+        home.file("more", "");
+        assert_eq!(home.pid(0), pid, "{at}");
+        let mark = if form.is_empty() { "" } else { "at: " };
+        let whole = format!("{mark}one\n{mark}half and half\n");
+        wait_until("all of it", || home.log("app-out-0.log").ends_with("and half\n"));
+        assert_eq!(home.log("app-out-0.log"), whole, "{at}");
+    }
 }
 
 #[test]

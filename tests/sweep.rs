@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::probe::{self, Client};
-use crate::support::{DEADLINE, Home, Ran, finish, is_alive, signal, wait_until};
+use crate::support::{DEADLINE, Home, Ran, finish, is_alive, signal, wait_for, wait_until};
 use calls::{Trace, errors};
 
 /// Days that are lived at a time: most of one is waiting.
@@ -267,11 +267,13 @@ impl Day {
 
     /// How many fds the daemon has while this is its only client.
     fn fds(&self) -> usize {
-        // When the second one is answered, the first one has been forgotten.
-        let _ = self.family();
-        let mut client = Client::connect(&self.home);
-        let daemon = pong(&mut client);
-        probe::fds(daemon).len() - 1
+        wait_for("the daemon's fds", || {
+            // When the second one is answered, the first one has been forgotten.
+            let _ = self.family();
+            let mut client = Client::connect(&self.home);
+            // It may be on its way out.
+            probe::fds(pong(&mut client)).len().checked_sub(1)
+        })
     }
 
     /// Lives through a stage.

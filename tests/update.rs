@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::probe::{self, daemons, keeper_pid};
 use crate::support::server::{Background, Server, app};
@@ -175,6 +175,10 @@ fn is_understood(golden: &str, format: u32) {
     }
     assert_ne!(older, golden);
     check(&older).ok();
+    let end = r#""ended":{"code":null,"text":"killed by SIGKILL (out of memory)","last_lines":[]}"#;
+    let ended = golden.replacen(r#""ended":null"#, end, 1);
+    assert_ne!(ended, golden);
+    check(&ended).ok();
     // And what cannot be understood is refused, with the reason.
     for (state, why) in [
         (golden.replacen(&format!("\"format\":{format}"), "\"format\":99", 1), "format 99"),
@@ -247,7 +251,8 @@ fn u07_awkward_values_come_through_unchanged() {
         let mut list: Vec<Vec<u8>> = environ.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         // These are about one child.
         list.retain(|variable| {
-            !variable.starts_with(b"PMX_CLAIM=") && !variable.starts_with(b"PMX_WORKER_ID=")
+            let of_one: [&[u8]; 3] = [b"PMX_CLAIM=", b"PMX_WORKER_ID=", b"PMX_INSTANCE="];
+            !of_one.iter().any(|name| variable.starts_with(name))
         });
         list.sort();
         list
@@ -325,6 +330,40 @@ fn u08_an_update_in_the_middle_of_anything() {
             });
         }
     }
+}
+
+/// What ends in the same moment as the check of the new program is dealt with before that takes over.
+#[test]
+fn u08_what_was_decided_just_before_the_new_one_takes_over_is_told() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.pmx_with(&[("PMX_STOP_AT", "update-checked")], &["start", "app.sh"]).ok();
+    let (pid, daemon, keeper) = (home.pid(0), home.daemon_pid().unwrap(), keeper_pid(&home).unwrap());
+    // It would have a stopped daemon go on.
+    signal(keeper, libc::SIGSTOP);
+    let mut client = probe::Client::connect(&home);
+    let stop = json!({ "v": 1, "id": 1, "verb": "stop", "targets": ["app"] });
+    let update = json!({ "v": 1, "id": 2, "verb": "update", "program": PMX });
+    client.stream.write_all(format!("{stop}\n{update}\n").as_bytes()).unwrap();
+    let has_ended = |pid: i32| probe::stat(pid).is_none_or(|stat| stat[0] == "Z");
+    wait_until("the daemon to stop", || probe::stat(daemon).is_some_and(|stat| stat[0] == "T"));
+    signal(pid, libc::SIGKILL);
+    wait_until("the end of both", || {
+        let children = crate::support::container::children_of(daemon);
+        children.contains(&pid) && children.len() >= 2 && children.into_iter().all(has_ended)
+    });
+    signal(daemon, libc::SIGCONT);
+    signal(keeper, libc::SIGCONT);
+    // In whichever order they were reaped.
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let message = client.message().expect("both answers");
+        told.extend(message["done"]["id"].as_u64());
+        assert!(message["error"].is_null(), "{message}");
+    }
+    told.sort_unstable();
+    assert_eq!(told, [1, 2]);
+    assert_eq!(home.status(0), "stopped");
 }
 
 fn is_pmx(pid: i32) -> bool {

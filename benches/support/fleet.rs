@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -92,7 +93,9 @@ pub struct Fleet {
     child: Option<Child>,
     /// All processes that were ever seen, with their start times.
     known: BTreeSet<(u32, u64)>,
-    home: Home,
+    /// Stays until the bench ends: ext4 is slow to make files for minutes after thousands were removed, and the next
+    /// manager would pay for it.
+    home: ManuallyDrop<Home>,
 }
 
 impl Fleet {
@@ -101,8 +104,15 @@ impl Fleet {
         let program = keeper.program().ok_or("not installed")?;
         let app = fs::canonicalize(argv[0]).map_err(|error| format!("{}: {error}", argv[0]))?;
         let app = app.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut fleet =
-            Fleet { keeper, program, app, count, child: None, known: BTreeSet::new(), home: Home::new()? };
+        let mut fleet = Fleet {
+            keeper,
+            program,
+            app,
+            count,
+            child: None,
+            known: BTreeSet::new(),
+            home: ManuallyDrop::new(Home::new()?),
+        };
         fleet.declare(argv).map_err(|error| format!("declare {count} processes: {error}"))?;
         if matches!(keeper, Keeper::Pmx | Keeper::Pm2) {
             // Both start their daemon with the first command.

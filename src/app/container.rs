@@ -1,5 +1,7 @@
 //! How apps run when pmx is the first process of a container.
 
+use serde::{Deserialize, Serialize};
+
 use super::{App, SharedEnv};
 use crate::time::Millis;
 
@@ -44,7 +46,8 @@ impl ExitOn {
 }
 
 /// What the output of apps becomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// It stays as it is.
     #[default]
@@ -60,6 +63,14 @@ impl Format {
             "raw" => Some(Format::Raw),
             "json" => Some(Format::Json),
             _ => None,
+        }
+    }
+
+    /// As people read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+            Format::Json => "json",
         }
     }
 }

@@ -1,12 +1,31 @@
-//! Declaration files: what a JSON document says about apps, checked field by field. Pure: nothing is
+//! Declaration files: what a document says about apps, checked field by field. Pure: nothing is
 //! looked up on disk; scripts, interpreters and users are resolved by the client afterwards.
 
-mod fields;
+mod deploy;
+mod document;
+pub mod fields;
+pub mod filter;
+mod health;
+mod kind;
+mod logs;
+mod sample;
+mod schema;
+pub mod site;
+mod triggers;
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::{Changes, Env, Text};
-use fields::{Field, Said};
+use serde_json::Value;
+
+use super::{Changes, Env, Mode, NAMESPACE, Text, interpreter};
+pub use deploy::{Deployment, Hooks, deployment, environments};
+pub use document::{Document, Fault};
+use fields::Field;
+use kind::Kind;
+pub use sample::{Form, sample};
+pub use schema::schema;
+#[cfg(test)]
+pub use schema::tests::accepts;
 
 /// One app as declared, on a command line or in a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,10 +40,46 @@ pub struct Declared {
     pub group: Option<String>,
     /// Variables for this app.
     pub env: Env,
+    /// Files of variables, which are below all of these.
+    pub env_files: Vec<Text>,
+    /// What `--env` may lay over that, by the name of the environment.
+    pub overlays: BTreeMap<String, Env>,
+    /// Sets the variables `PORT` and `port`.
+    pub port: Option<u16>,
+    /// Fork mode, whatever else was said.
+    pub fork: Option<bool>,
+    /// Goes before its name.
+    pub name_prefix: Option<String>,
+    /// `--env` makes its name longer.
+    pub append_env_to_name: Option<bool>,
     /// [`super::App::critical`]
-    pub critical: bool,
+    pub critical: Option<bool>,
     /// Everything else that was said.
     pub changes: Changes,
+    /// The line of its file on which it stands, if that is known.
+    pub line: Option<usize>,
+}
+
+impl Declared {
+    /// What it will be called.
+    pub fn name(&self) -> String {
+        let script = self.script.lossy();
+        let by_script = || match script.contains(char::is_whitespace) {
+            true => interpreter::line_name(&script),
+            false => interpreter::default_name(&script),
+        };
+        self.changes.name.clone().unwrap_or_else(by_script)
+    }
+
+    /// Where it stands in `file`.
+    pub fn place(&self, file: &str) -> String {
+        place(file, self.line)
+    }
+}
+
+/// `file:7`, or `file` where no line is known.
+fn place(file: &str, line: Option<usize>) -> String {
+    line.map_or(file.to_string(), |line| format!("{file}:{line}"))
 }
 
 /// All apps of a file, and what its author should know.
@@ -32,117 +87,213 @@ pub struct Declared {
 pub struct Declarations {
     /// The apps in the file's order.
     pub apps: Vec<Declared>,
+    /// Variables that `deploy` has for an environment: those below all others.
+    pub deploy: BTreeMap<String, Env>,
     /// One sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads the text of `file`. The error is one sentence that says where.
-pub fn read(file: &str, text: &str) -> Result<Declarations, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        let what = error.to_string();
-        let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
-        format!("{file}:{}:{}: {what}", error.line(), error.column())
-    })?;
-    let mut found = Declarations::default();
-    for (index, app) in apps(file, &value)?.into_iter().enumerate() {
-        let Value::Object(map) = app else {
-            return Err(format!("{file}: app {}: expected an object, got {}", index + 1, kind(app)));
-        };
-        found.apps.push(declared(file, index, map, &mut found.warnings)?);
+impl Declarations {
+    /// Lays the variables of the environment `name` over those of each app, as `--env` asks for.
+    pub fn choose_env(&mut self, file: &str, name: &str) {
+        let below = self.deploy.get(name).cloned().unwrap_or_default();
+        for app in &mut self.apps {
+            let above = app.overlays.get(name);
+            if above.is_none() && below.0.is_empty() {
+                let place = app.place(file);
+                self.warnings.push(format!("{place}: app {:?}: it has no env_{name}", app.name()));
+            }
+            let mut env = below.clone();
+            env.0.append(&mut app.env.0);
+            env.0.extend(above.cloned().unwrap_or_default().0);
+            app.env = env;
+            if app.append_env_to_name == Some(true) {
+                app.changes.name = Some(format!("{}-{name}", app.name()));
+            }
+        }
     }
+}
+
+/// Whether a key names a field.
+pub fn is_field(key: &str) -> bool {
+    Field::named(key).is_some()
+}
+
+/// An app as a file declares it.
+pub fn written(declared: &Declared) -> Value {
+    let mut declared = declared.clone();
+    let said = |field: &Field| Some((field.names[0].to_string(), field.kind.get(&mut declared)?));
+    Value::Object(fields::FIELDS.iter().filter_map(said).collect())
+}
+
+/// Reads what `file` says. The error is one sentence that says where.
+pub fn read(file: &str, document: &Document) -> Result<Declarations, String> {
+    let mut found =
+        Declarations { deploy: deploy::variables_of_all(file, document)?, ..Declarations::default() };
+    for (index, (path, app)) in apps(file, document)?.into_iter().enumerate() {
+        let part = Part { file, document, path, index };
+        found.apps.push(declared(&part, app, &mut found.warnings)?);
+    }
+    found.apps.append(&mut site::read(file, document, &mut found.warnings)?);
     if found.apps.is_empty() {
         return Err(format!("{file}: it declares no apps"));
     }
+    one_of_a_name(file, &found.apps)?;
     Ok(found)
 }
 
-/// The app objects of a document: itself, its elements, or those under `apps` (or `pm2`).
-fn apps<'a>(file: &str, value: &'a Value) -> Result<Vec<&'a Value>, String> {
-    let map = match value {
-        Value::Array(apps) => return Ok(apps.iter().collect()),
-        Value::Object(map) => map,
-        other => return Err(format!("{file}: expected an object or an array of apps, got {}", kind(other))),
-    };
-    if map.get("static").is_some_and(is_effective) {
-        return Err(format!("{file}: static is not built yet"));
+/// Two apps of one name could not be told apart afterwards.
+fn one_of_a_name(file: &str, apps: &[Declared]) -> Result<(), String> {
+    let mut known = BTreeMap::new();
+    for (index, app) in apps.iter().enumerate() {
+        let namespace = app.changes.namespace.clone().unwrap_or_else(|| NAMESPACE.to_string());
+        if let Some(first) = known.insert((namespace, app.name()), index) {
+            let where_first = apps[first].line.map_or(String::new(), |line| format!(" on line {line}"));
+            return Err(format!(
+                "{}: app {}: the name {:?} is that of app {}{where_first} already",
+                app.place(file),
+                index + 1,
+                app.name(),
+                first + 1
+            ));
+        }
     }
-    match map.get("apps").or_else(|| map.get("pm2")) {
-        None => Ok(vec![value]),
-        Some(Value::Array(apps)) => Ok(apps.iter().collect()),
-        Some(app @ Value::Object(_)) => Ok(vec![app]),
-        Some(other) => Err(format!("{file}: apps: expected an array of apps, got {}", kind(other))),
+    Ok(())
+}
+
+/// One app's part of a document.
+struct Part<'a> {
+    file: &'a str,
+    document: &'a Document,
+    path: String,
+    /// Its place among the apps, from 0.
+    index: usize,
+}
+
+impl Part<'_> {
+    fn line(&self, key: &str) -> Option<usize> {
+        self.document.line(&format!("{}/{key}", self.path))
     }
 }
 
-fn declared(
-    file: &str,
-    index: usize,
-    map: &Map<String, Value>,
-    warnings: &mut Vec<String>,
-) -> Result<Declared, String> {
-    let app = match map.get("name") {
-        Some(Value::String(name)) => format!("{file}: app {name:?}"),
-        _ => format!("{file}: app {}", index + 1),
+/// The app objects of a document and their paths, without what is under `static`: itself, its elements, or those under `apps` (or `pm2`).
+fn apps<'a>(file: &str, document: &'a Document) -> Result<Vec<(String, &'a Value)>, String> {
+    let elements = |path: &str, apps: &'a [Value]| {
+        apps.iter().enumerate().map(|(index, app)| (format!("{path}/{index}"), app)).collect()
     };
-    let mut declared = Declared::default();
-    let mut said = Said::default();
-    let mut unknown = Env::default();
+    let map = match &document.value {
+        Value::Array(apps) => return Ok(elements("", apps)),
+        Value::Object(map) => map,
+        other => return Err(format!("{file}: expected an object or an array of apps, got {}", kind(other))),
+    };
+    let Some(key) = ["apps", "pm2"].into_iter().find(|key| map.contains_key(*key)) else {
+        if map.contains_key("static") && !map.contains_key("script") {
+            return Ok(Vec::new());
+        }
+        return Ok(vec![(String::new(), &document.value)]);
+    };
+    let path = format!("/{key}");
+    match &map[key] {
+        Value::Array(apps) => Ok(elements(&path, apps)),
+        app @ Value::Object(_) => Ok(vec![(path, app)]),
+        other => {
+            let place = place(file, document.line(&path));
+            Err(format!("{place}: {key}: expected an array of apps, got {}", kind(other)))
+        }
+    }
+}
+
+fn declared(part: &Part, app: &Value, warnings: &mut Vec<String>) -> Result<Declared, String> {
+    let line = part.document.line(&part.path);
+    let called = match app.get("name") {
+        Some(Value::String(name)) => format!("app {name:?}"),
+        _ => format!("app {}", part.index + 1),
+    };
+    let Value::Object(map) = app else {
+        let place = place(part.file, line);
+        return Err(format!("{place}: {called}: expected an object, got {}", kind(app)));
+    };
+    let fault =
+        |key: &str, what: String| format!("{}: {called}: {key}: {what}", place(part.file, part.line(key)));
+    let mut declared = Declared { line, ..Declared::default() };
+    let (mut unknown, mut foreign) = (Env::default(), Vec::new());
     for (key, value) in map {
-        let Some(field) = Field::named(key) else {
-            let value = variable(value).ok_or_else(|| {
-                format!("{app}: {key}: unknown field, and not a value that could be an environment variable")
-            })?;
-            check_variable(&app, key, &value)?;
-            unknown.set(key, value);
-            continue;
-        };
         // A null says nothing, as in pm2.
         if value.is_null() {
             continue;
         }
-        if let Field::Unbuilt(default) = field {
-            if default.differs_from(value) {
-                return Err(format!("{app}: {key} is not built yet"));
-            }
+        if let Some(name) = fields::overlay(key) {
+            let env = variables(value).map_err(|detail| fault(key, detail))?;
+            declared.overlays.insert(name.to_string(), env);
             continue;
         }
-        field
-            .set(value, &mut declared, &mut said)
-            .map_err(|expected| format!("{app}: {key}: expected {expected}, got {}", shown(value)))?;
+        let Some(field) = Field::named(key) else {
+            let value = stray(key, value).map_err(|detail| fault(key, detail))?;
+            unknown.set(key, value);
+            continue;
+        };
+        field.kind.set(value, &mut declared).map_err(|detail| fault(key, detail))?;
+        if matches!(field.kind, Kind::Foreign) && is_effective(value) {
+            foreign.push(key.as_str());
+        }
     }
     if declared.script.bytes().is_empty() {
-        return Err(format!("{app}: script is missing"));
+        return Err(format!("{}: {called}: script is missing", place(part.file, line)));
     }
-    for (name, value) in &said.env {
-        check_variable(&app, name, value)?;
+    if let Some(first) = foreign.first() {
+        let are = if foreign.len() == 1 { "is of pm2 and has" } else { "are of pm2 and have" };
+        let place = place(part.file, part.line(first));
+        warnings.push(format!("{place}: {called}: {} {are} no effect here", foreign.join(", ")));
     }
     if !unknown.0.is_empty() {
         let names: Vec<_> = unknown.0.keys().map(|name| name.lossy().into_owned()).collect();
         let are =
             if names.len() == 1 { "is no option: it becomes an" } else { "are no options: they become" };
         let variable = if names.len() == 1 { "environment variable" } else { "environment variables" };
-        warnings.push(format!("{app}: {} {are} {variable}", names.join(", ")));
+        let place = place(part.file, part.line(&names[0]));
+        warnings.push(format!("{place}: {called}: {} {are} {variable}", names.join(", ")));
+    }
+    if let Some(prefix) = declared.name_prefix.take() {
+        declared.changes.name = Some(format!("{prefix}:{}", declared.name()));
     }
     // What stands under env was meant as a variable and wins over a stray key and over port.
-    declared.env = unknown;
-    if let Some(port) = said.port {
-        declared.env.set("PORT", port.as_str());
-        declared.env.set("port", port);
+    let env = std::mem::replace(&mut declared.env, unknown);
+    if let Some(port) = declared.port {
+        declared.env.set("PORT", port.to_string());
+        declared.env.set("port", port.to_string());
     }
-    for (name, value) in said.env {
-        declared.env.set(name, value);
+    declared.env.0.extend(env.0);
+    if declared.fork == Some(true) {
+        declared.changes.mode = Some(Mode::Fork);
     }
-    declared.changes.mode = said.mode;
     Ok(declared)
 }
 
-fn check_variable(app: &str, name: &str, value: &str) -> Result<(), String> {
+/// An object of variables outside the table of fields.
+fn variables(value: &Value) -> Result<Env, String> {
+    fields::variables(value).map_err(|detail| match detail.as_str() {
+        "" => format!("expected an object of variables, got {}", shown(value)),
+        detail => detail.to_string(),
+    })
+}
+
+/// What a key that is no field says: a variable, as in pm2 0.x, unless a field was meant.
+fn stray(key: &str, value: &Value) -> Result<String, String> {
+    if let Some(meant) = Field::meant(key) {
+        return Err(format!("no such field: did you mean {meant}? (a variable of this name goes under env)"));
+    }
+    let value =
+        variable(value).ok_or("no such field, and not a value that could be an environment variable")?;
+    check_variable(key, &value)?;
+    Ok(value)
+}
+
+fn check_variable(name: &str, value: &str) -> Result<(), String> {
     if name.is_empty() || name.contains('=') || name.contains('\0') {
-        return Err(format!("{app}: {name:?} cannot be the name of an environment variable"));
+        return Err(format!("{name:?} cannot be the name of an environment variable"));
     }
     if value.contains('\0') {
-        return Err(format!("{app}: {name}: an environment variable cannot hold a NUL character"));
+        return Err(format!("the variable {name} cannot hold a NUL character"));
     }
     Ok(())
 }

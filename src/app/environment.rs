@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{App, Env, Text};
+use crate::time::Wall;
 
 /// Variables that speak of somebody else's child; never passed on.
 const NOT_INHERITED: [&str; 16] = [
@@ -31,10 +32,16 @@ pub struct Identity<'a> {
     pub id: u32,
     /// Its place among the instances of its app.
     pub instance: u32,
+    /// When its process was added to the list.
+    pub created: Wall,
     /// The home of the daemon.
     pub home: &'a Path,
+    /// Where it may say how it is.
+    pub notify: Option<&'a Path>,
     /// Whether it is or may become a cluster worker.
     pub cluster: bool,
+    /// By which the processes of this child are known, wherever they go.
+    pub mark: &'a str,
 }
 
 /// How a child finds its channel.
@@ -75,6 +82,7 @@ pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) ->
     for name in NOT_INHERITED {
         env.0.remove(&Text::from(name));
     }
+    env.0.retain(|name, _| app.variables.filter.passes(&name.lossy()));
     if let Some(user) = &app.user {
         env.set("USER", user.name.as_str());
         env.set("LOGNAME", user.name.as_str());
@@ -85,6 +93,7 @@ pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) ->
     // A container may have no place for one.
     if !identity.home.as_os_str().is_empty() {
         env.set("PMX_HOME", identity.home);
+        env.set("PM2_HOME", identity.home);
     }
     env.set("name", app.name.as_str());
     env.set("namespace", app.namespace.as_str());
@@ -92,10 +101,19 @@ pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) ->
     env.set("pm_cwd", &app.cwd);
     env.set("pm_exec_path", &app.command.script);
     env.set("exec_mode", if identity.cluster { "cluster_mode" } else { "fork_mode" });
-    env.set("NODE_APP_INSTANCE", identity.instance.to_string());
+    env.set(app.variables.instance(), identity.instance.to_string());
+    env.set("unique_id", unique_id(identity.id, identity.created));
+    if let Some(socket) = identity.notify {
+        env.set("NOTIFY_SOCKET", socket);
+        if app.notify.watchdog.0 > 0 {
+            env.set("WATCHDOG_USEC", app.notify.watchdog.0.saturating_mul(1_000).to_string());
+        }
+    }
     for (name, value) in &app.env.0 {
         env.0.insert(name.clone(), value.clone());
     }
+    app.variables.increment(&mut env, identity.instance);
+    env.set("PMX_INSTANCE", identity.mark);
     match channel {
         None => {}
         Some(Channel::Node { fd, join }) => {
@@ -115,6 +133,25 @@ pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) ->
         }
     }
     env
+}
+
+/// Whether a variable is about one child only, whatever was declared and wherever it was started from.
+pub fn is_of_one_child(name: &str) -> bool {
+    NOT_INHERITED.contains(&name) || name == "PMX_INSTANCE"
+}
+
+/// Options of Node without the one that loads our preload.
+pub fn without_preload(options: &str) -> String {
+    let ours = options.rfind("--require").filter(|at| options[*at..].contains(PRELOAD));
+    ours.map_or(options, |at| &options[..at]).trim().to_string()
+}
+
+/// How the file of the preload is called.
+const PRELOAD: &str = "pmx-preload";
+
+/// A name for a process that no other one has, in the shape of pm2's.
+pub fn unique_id(id: u32, created: Wall) -> String {
+    format!("{id:08x}-{:04x}-4000-8000-{:012x}", created.0 >> 48, created.0 & 0xffff_ffff_ffff)
 }
 
 /// What the preload looks for, and the option that loads it.
@@ -160,7 +197,15 @@ mod tests {
     }
 
     fn identity() -> Identity<'static> {
-        Identity { id: 4, instance: 1, home: Path::new("/home/a/.pmx"), cluster: true }
+        Identity {
+            id: 4,
+            instance: 1,
+            created: Wall(5),
+            home: Path::new("/home/a/.pmx"),
+            notify: None,
+            cluster: true,
+            mark: "7-4-1",
+        }
     }
 
     #[test]
@@ -180,6 +225,38 @@ mod tests {
         assert_eq!(value(&env, "NODE_APP_INSTANCE").as_deref(), Some("1"));
         assert_eq!(value(&env, "NODE_UNIQUE_ID"), None);
         assert_eq!(value(&env, "NOTIFY_SOCKET"), None);
+        app.env.set("PMX_INSTANCE", "nobody's");
+        assert_eq!(value(&environment(&app, &identity(), None), "PMX_INSTANCE").as_deref(), Some("7-4-1"));
+    }
+
+    #[test]
+    fn what_differs_between_instances_and_what_does_not_get_through() {
+        let mut inherit = Env::default();
+        for (name, text) in [("AWS_KEY", "x"), ("NODE_ENV", "production"), ("PATH", "/bin")] {
+            inherit.set(name, text);
+        }
+        let mut app = App { inherit: SharedEnv(Arc::new(inherit)), ..App::default() };
+        app.env.set("PORT", "3000");
+        app.env.set("AWS_REGION", "declared");
+        app.variables.increment = Some("PORT".to_string());
+        app.variables.instance = Some("WORKER".to_string());
+        app.variables.filter.add("AWS_");
+        let env = environment(&app, &identity(), None);
+        for (name, expected) in [
+            ("PORT", Some("3001")),
+            ("WORKER", Some("1")),
+            ("NODE_APP_INSTANCE", None),
+            ("AWS_KEY", None),
+            ("AWS_REGION", Some("declared")),
+            ("NODE_ENV", Some("production")),
+            ("PM2_HOME", Some("/home/a/.pmx")),
+            ("unique_id", Some("00000004-0000-4000-8000-000000000005")),
+        ] {
+            assert_eq!(value(&env, name).as_deref(), expected, "{name}");
+        }
+        app.variables.filter = super::super::Filter::All;
+        let env = environment(&app, &identity(), None);
+        assert_eq!((value(&env, "NODE_ENV"), value(&env, "PATH").as_deref()), (None, Some("/bin")));
     }
 
     #[test]
@@ -190,6 +267,8 @@ mod tests {
         let env = environment(&app, &identity(), Some(&Channel::Node { fd: 3, join: Some(join) }));
         let options = value(&env, "NODE_OPTIONS");
         assert_eq!(options.as_deref(), Some("--max-old-space-size=100 --require \"/my home/p.cjs\""));
+        assert_eq!(without_preload("--x --require /h/run/pmx-preload.cjs"), "--x");
+        assert_eq!(without_preload("--require ./mine.js"), "--require ./mine.js");
         assert_eq!(value(&env, "NODE_UNIQUE_ID").as_deref(), Some("3"));
         assert_eq!(value(&env, "PMX_HOLD").as_deref(), Some("1"));
     }

@@ -1,5 +1,7 @@
 //! Numbers with units, as people write them in options and declarations.
 
+use serde::{Deserialize, Serialize};
+
 use super::Instances;
 use crate::time::Millis;
 
@@ -23,7 +25,8 @@ pub fn millis(text: &str) -> Option<Millis> {
 }
 
 /// A share of the memory that may be used, or a number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Memory {
     /// So many bytes.
     Bytes(u64),
@@ -38,6 +41,28 @@ impl Memory {
             Memory::Bytes(bytes) => bytes,
             Memory::Percent(percent) => (u128::from(all) * u128::from(percent) / 100) as u64,
         }
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Memory::Bytes(bytes) => f.write_str(&amount(*bytes)),
+            Memory::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// `300 MiB`, with as much of a fraction as matters.
+pub fn amount(bytes: u64) -> String {
+    let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
+        return format!("{bytes} bytes");
+    };
+    let tenths = (u128::from(bytes) * 10 / u128::from(unit)) as u64;
+    match tenths % 10 {
+        0 => format!("{} {name}", tenths / 10),
+        tenth => format!("{}.{tenth} {name}", tenths / 10),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who typed the command, and where: everything that is read from the process once.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -37,6 +37,11 @@ impl Caller {
         self.env.get(name).map(|value| value.0.clone()).filter(|value| !value.is_empty())
     }
 
+    /// Whether pmx is to be as pm2: called by that name, or told so by `PMX_COMPAT=pm2`.
+    pub fn is_pm2(&self) -> bool {
+        self.var("PMX_COMPAT").is_some_and(|value| value == "pm2")
+    }
+
     /// What apps inherit: the environment without what is meant for this very process only. A shell
     /// inside a managed app has these, and another app must not take them for its own.
     pub fn inheritable(&self) -> Env {
@@ -49,12 +54,18 @@ impl Caller {
             "NODE_CHANNEL_SERIALIZATION_MODE",
             "NODE_UNIQUE_ID",
             "NOTIFY_SOCKET",
+            "PMX_COMPAT",
             "pm_id",
         ];
         let mut env = self.env.clone();
         env.0.retain(|name, _| !OURS.iter().any(|ours| *ours == name.0));
         env
     }
+}
+
+/// Whether a program's name is that of pm2.
+pub fn is_called_pm2(name: &OsStr) -> bool {
+    Path::new(name).file_name().is_some_and(|name| name == "pm2")
 }
 
 /// `path` made absolute against `base`, without `.` and `..` where that cannot change its meaning:

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, PipeReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
+use super::front;
 use super::home::Home;
 use crate::protocol::{Answer, FRAME_LIMIT, Frames, Message, Progress, Request, VERSION, Verb};
 use crate::sys::{lock, poll, proc, reason, socket};
@@ -70,6 +71,11 @@ impl Connection {
         Some(Peer { pid, start_ticks: proc::stat(pid)?.start_ticks })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Option<i32> {
+        socket::peer_uid(&self.stream).ok().map(|(_, pid)| pid)
+    }
+
     /// To a daemon that runs; `None` when there is none.
     pub fn existing(home: &Home) -> Result<Option<Connection>, String> {
         match socket::connect_control(&home.socket()) {
@@ -84,7 +90,13 @@ impl Connection {
     /// To the daemon, which is started if none runs. Any number of clients may do this at once: the
     /// lock lets one of them start it, and the others wait for its socket.
     pub fn open(home: &Home, caller: &Caller) -> Result<Connection, String> {
-        open_by(home, caller, Instant::now() + START_DEADLINE)
+        if !caller.is_pm2() {
+            return open_by(home, caller, Instant::now() + START_DEADLINE);
+        }
+        front::refuse_pm2(home)?;
+        let connection = open_by(home, caller, Instant::now() + START_DEADLINE)?;
+        front::ensure(home, caller)?;
+        Ok(connection)
     }
 
     /// Sends a request and waits for its answer, however long that takes.
@@ -126,6 +138,43 @@ impl Connection {
                         Ok(()) => lost,
                     }));
                 }
+            }
+        }
+    }
+
+    /// The next message that comes by itself, until a deadline, or until nobody reads `reader` any more.
+    pub fn next_message(
+        &mut self,
+        until: Option<Instant>,
+        reader: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Message>, String> {
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            while let Some(line) = self.frames.next_line().map_err(|error| error.to_string())? {
+                // What a daemon left in the middle when it died is followed by one that says so.
+                if let Ok(message) = serde_json::from_slice(line) {
+                    return Ok(Some(message));
+                }
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            let mut sources = vec![(self.stream.as_fd(), poll::Until::Readable)];
+            sources.extend(reader.map(|fd| (fd, poll::Until::Closed)));
+            let ready =
+                poll::wait(&sources, left).map_err(|error| format!("wait for the daemon: {error}"))?;
+            if ready.get(1) == Some(&true) {
+                return Ok(None);
+            }
+            if !ready[0] {
+                continue;
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err("the daemon went away".to_string()),
+                Ok(count) => self.frames.push(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("read what the daemon says: {error}")),
             }
         }
     }
@@ -245,6 +294,9 @@ fn start(home: &Home, caller: &Caller, lock: File, deadline: Instant) -> Result<
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(failed)?)
         .stderr(log);
+    if caller.is_pm2() {
+        command.env("PMX_COMPAT", "pm2").env("PM2_HOME", &home.path);
+    }
     // Not waited for: it outlives us, and belongs to init then.
     command.spawn().map_err(failed)?;
     // Our ends must go, or we would never see the daemon's close.

@@ -68,17 +68,27 @@ mod tests {
     #[test]
     fn the_page_of_a_command_is_what_it_was() {
         let expected = "\
-Print the last log lines and follow.
+Print the last log lines, or those that are asked for, and follow.
 
-Usage: pmx logs [all|id|name|namespace]...
+Usage: pmx logs [all|id|name|namespace|/regex/]...
 Also:  log
 
 Options:
+  --since <time>                from then on: 90s, 10m, 1h, 2d ago, or ISO 8601
+  --until <time>                lines up to then; nothing is followed
+  --grep <pattern>              lines that match a regular expression (Rust's regex-lite)
+  --fixed                       --grep has text as it is
+  --ignore-case                 --grep does not mind the case of ASCII letters
+  --level <level>               this or graver: trace, debug, info, warn, error, fatal
   --lines <n>                   how many lines to begin with (15)
   --nostream                    do not follow
-  --raw                         the lines as they are: no prefix, nothing escaped
   --err                         stderr only
   --out                         stdout only
+  --raw                         the lines as they are: no prefix, nothing escaped
+  --json                        print the answer as JSON
+  --format <how>                raw, or json: one object a line (logs: none, name=value)
+  --timestamp                   before each line its time: YYYY-MM-DD-HH:mm:ss, or =FORMAT
+  --highlight <text>            make it stand out
   -s, --silent                  print nothing but errors
   --no-color                    no colours (also NO_COLOR=1)
   -h, --help                    explain the command

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, getegid};
 
 use super::caller::{Caller, absolute};
 use crate::sys::{socket, users};
@@ -22,6 +22,16 @@ impl Home {
     /// Where the caller's daemon lives, whether or not the directory exists. Without one of its own, in a
     /// container, that of its first process.
     pub fn of(caller: &Caller) -> Result<Home, String> {
+        Home::among(caller, of_container(caller))
+    }
+
+    fn among(caller: &Caller, of_container: Vec<PathBuf>) -> Result<Home, String> {
+        if caller.is_pm2() {
+            let usual = || caller.var("HOME").map(|home| PathBuf::from(home).join(".pm2"));
+            let path = caller.var("PM2_HOME").map(PathBuf::from).or_else(usual);
+            let path = path.ok_or("neither PM2_HOME nor HOME is set: where should pmx live?")?;
+            return Ok(Home { path: absolute(&caller.cwd, &path) });
+        }
         let usual = match (caller.var("PMX_HOME"), caller.var("HOME")) {
             (Some(home), _) => Some(PathBuf::from(home)),
             (None, Some(home)) => Some(PathBuf::from(home).join(".pmx")),
@@ -33,7 +43,7 @@ impl Home {
         if let Some(home) = usual.as_ref().filter(|home| is_used(home)) {
             return Ok(home.clone());
         }
-        let live = of_container(caller).into_iter().map(|path| Home { path }).find(Home::is_live);
+        let live = of_container.into_iter().map(|path| Home { path }).find(Home::is_live);
         live.or(usual).ok_or_else(|| "neither PMX_HOME nor HOME is set: where should pmx live?".to_string())
     }
 
@@ -54,6 +64,11 @@ impl Home {
     /// Makes the directory if need be, and refuses one that others could tamper with.
     pub fn prepare(&self) -> Result<(), String> {
         let home = self.path.display();
+        if let Some(fault) =
+            self.path.ancestors().skip(1).filter_map(way_fault).last().or(link_fault(&self.path))
+        {
+            return Err(format!("{home}: {fault}: set PMX_HOME"));
+        }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
         match made {
             Ok(()) => {}
@@ -88,10 +103,50 @@ impl Home {
         self.path.join("pmx.lock")
     }
 
+    /// Where pm2 would note the pid of a process.
+    pub fn pid_file(&self, name: &str, id: u32) -> PathBuf {
+        crate::pm2::pid_file(&self.path, name, id)
+    }
+
     /// The daemon's own log.
     pub fn log(&self) -> PathBuf {
         self.path.join("pmx.log")
     }
+}
+
+/// How a user namespace shows whoever has no number in it: the root of the machine around it, for one.
+const NOBODY: u32 = 65_534;
+
+/// Who else could put another directory in the place of what is below this one, if anybody could. A directory like
+/// `/tmp` is open to all and yet safe: nobody takes from it what is somebody else's.
+fn way_fault(directory: &Path) -> Option<String> {
+    let fault = link_fault(directory);
+    let found = fs::metadata(directory).ok()?;
+    let (shown, mode) = (directory.display(), found.mode());
+    let is_sticky = mode & 0o1000 != 0;
+    fault.or_else(|| match found.uid() {
+        uid if ![0, NOBODY, users::effective_uid()].contains(&uid) => {
+            Some(format!("{shown} on the way to it belongs to uid {uid}, who could put another one there"))
+        }
+        _ if mode & 0o002 != 0 && !is_sticky => {
+            Some(format!("anybody may write to {shown} on the way to it (mode {:03o})", mode & 0o777))
+        }
+        // The group of our own that many systems give each user is nobody else.
+        _ if mode & 0o020 != 0 && !is_sticky && found.gid() != getegid().as_raw() => Some(format!(
+            "group {} may write to {shown} on the way to it (mode {:03o})",
+            found.gid(),
+            mode & 0o777
+        )),
+        _ => None,
+    })
+}
+
+/// A link of somebody else leads where they want.
+fn link_fault(path: &Path) -> Option<String> {
+    let found = fs::symlink_metadata(path).ok().filter(|found| found.is_symlink())?;
+    let uid = found.uid();
+    (uid != 0 && uid != users::effective_uid())
+        .then(|| format!("{} is a link that uid {uid} has made", path.display()))
 }
 
 /// Where the first process of a container may have its control socket, best first.
@@ -132,7 +187,7 @@ mod tests {
             (&[("PMX_HOME", "here")], Ok("/srv/here")),
             (&[], Err("neither PMX_HOME nor HOME is set")),
         ] {
-            match (Home::of(&caller(vars)), expected) {
+            match (Home::among(&caller(vars), Vec::new()), expected) {
                 (Ok(home), Ok(path)) => assert_eq!(home.path, Path::new(path)),
                 (Err(error), Err(start)) => assert!(error.starts_with(start), "{error}"),
                 (found, _) => panic!("{vars:?}: {found:?}"),

@@ -1,46 +1,48 @@
-//! `logs`: the last lines of log files, then what is appended to them. The files are read directly,
-//! so nothing of this passes through the daemon.
+//! `logs`: the last lines of logs, or those that are asked for, then what is appended to them. The files are read
+//! directly, so nothing of this passes through the daemon.
+//!
+//! `read` puts together what several logs hold, `follow` what comes, and `print` shows it.
 
 mod follow;
-mod tail;
+mod keys;
+mod print;
+mod read;
+mod wanted;
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Session;
 use super::act::details;
 use super::grid::columns_of;
 use super::options::Streams;
-use super::screen::{Color, Fail, Screen, escaped};
-use follow::Followed;
-use tail::Lines;
+use super::screen::{Fail, escaped};
+use crate::app::{DateFormat, Logs, Stdin};
+use crate::logs::Stream;
+use crate::logs::scan::Query;
+use crate::logs::times::Times;
+use crate::protocol::{ID, by_id};
+use crate::sys::{clock, limits};
+use keys::Keys;
+use print::Printer;
+pub use print::{DATE, Form};
+pub use wanted::Wanted;
 
 /// How many lines `logs` begins with.
 const LINES: u64 = 15;
 /// pm2's width of the prefix in front of the last lines.
 const PREFIX: usize = 10;
 
-/// One log file.
-#[derive(Clone, Debug, PartialEq)]
-struct Source {
+/// One log.
+#[derive(Clone)]
+pub struct Source {
     path: PathBuf,
     /// `0|api`, or `pmx` for the daemon's own log.
     label: String,
+    name: String,
+    id: Option<u32>,
     stream: Stream,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
-    Out,
-    Err,
-    Daemon,
-}
-
-/// How lines are printed.
-struct Printer<'a, 's> {
-    screen: &'a mut Screen<'s>,
-    raw: bool,
-    width: usize,
+    /// How its lines tell when they were written.
+    times: Times,
 }
 
 /// `pmx logs`.
@@ -50,114 +52,100 @@ pub fn logs(session: &mut Session<'_, '_>, operands: &[String]) -> Result<(), Fa
     let sources = sources(session, targets)?;
     // The files are all that is needed from here on, for hours perhaps.
     session.connection = None;
-    let options = &session.options;
-    let (count, raw, nostream) = (options.lines.unwrap_or(LINES), options.raw, options.nostream);
-    if !raw {
-        let whose = escaped(&targets.join(", "));
+    let options = &mut session.options;
+    let wanted = std::mem::take(&mut options.wanted);
+    let query = wanted.query(clock::wall())?;
+    let form = match () {
+        () if options.json => Form::Json,
+        () if wanted.fields => Form::Fields,
+        () if options.raw => Form::Raw,
+        () => Form::Usual,
+    };
+    let (lines, nostream) = (options.lines, options.nostream || query.until.is_some());
+    let count = lines.unwrap_or(LINES);
+    if form == Form::Usual && !query.asks() {
+        let whose: Vec<&str> = targets.iter().map(|target| target.trim_start_matches(ID)).collect();
+        let whose = escaped(&whose.join(", "));
         session.screen.line(&format!(
             "[TAILING] Tailing last {count} lines for [{whose}] processes (change the value with --lines option)"
         ))?;
     }
     let width = sources.iter().map(|source| columns_of(&source.label)).max().unwrap_or(0);
-    let mut printer = Printer { screen: session.screen, raw, width: width.max(PREFIX) };
-    let mut followed = Vec::new();
-    for source in sources {
-        followed.push(last_lines(&mut printer, source, count, nostream)?);
-    }
+    let date = wanted.date.as_deref().map(DateFormat::new);
+    let mut printer =
+        Printer { screen: session.screen, form, width: width.max(PREFIX), date, highlight: wanted.highlight };
+    // All files of all logs are open while we read.
+    let _ = limits::raise_open_files();
+    let followed = if query.asks() {
+        read::search(&mut printer, sources, &query, lines, nostream)?
+    } else {
+        let mut followed = Vec::new();
+        for source in sources {
+            followed.push(read::last_lines(&mut printer, source, count, nostream)?);
+        }
+        followed
+    };
     printer.screen.flush()?;
     if nostream {
         return Ok(());
     }
     printer.width = width;
-    follow::follow(&mut printer, followed)
+    follow::follow(&mut printer, followed, &query, None)
+}
+
+/// `pmx attach`.
+pub fn attach(session: &mut Session<'_, '_>, operands: &[String]) -> Result<(), Fail> {
+    let targets = super::act::targets(session, "attach", operands)?;
+    let found = details(session, &targets)?;
+    let [detail] = &found[..] else {
+        return Err(Fail::Sentence(format!("attach {}: more than one process", operands.join(" "))));
+    };
+    let who = format!("{}({})", escaped(&detail.view.name), detail.view.id);
+    if detail.app.stdin != Stdin::Pipe {
+        let advice = "its stdin is no pipe (pmx restart --stdin pipe, or stdin: \"pipe\")";
+        return Err(Fail::Sentence(format!("attach {who}: {advice}")));
+    }
+    let target = by_id(detail.view.id);
+    let sources = sources(session, std::slice::from_ref(&target))?;
+    let connection = session.connection.take().ok_or_else(|| "attach: the daemon is gone".to_string())?;
+    let keys = Keys::new(connection, target)?;
+    let count = session.options.lines.unwrap_or(0);
+    let mut printer =
+        Printer { screen: session.screen, form: Form::Raw, width: 0, date: None, highlight: None };
+    let mut followed = Vec::new();
+    for source in sources {
+        followed.push(read::last_lines(&mut printer, source, count, false)?);
+    }
+    printer.screen.complain(&format!("attached to {who}; ^C lets go of it"));
+    follow::follow(&mut printer, followed, &Query::default(), Some(keys))
 }
 
 /// The files of the addressed processes by name and id, each once: instances may share theirs.
 fn sources(session: &mut Session<'_, '_>, targets: &[String]) -> Result<Vec<Source>, Fail> {
     let mut sources: Vec<Source> = Vec::new();
     let streams = session.options.streams;
+    let now = clock::wall();
     if targets == ["all"] && streams == Streams::Both {
-        sources.push(Source { path: session.home.log(), label: "pmx".to_string(), stream: Stream::Daemon });
+        let (name, times) = ("pmx".to_string(), Times::new(&Logs::default(), now));
+        let (path, label) = (session.home.log(), name.clone());
+        sources.push(Source { path, label, name, id: None, stream: Stream::Daemon, times });
     }
     let targets = if targets.iter().any(|target| target == "all") { &["all".to_string()] } else { targets };
     let targets = super::act::targets(session, "logs", targets)?;
     for detail in details(session, &targets)? {
+        let times = Times::new(&detail.app.logs, now);
         let label = format!("{}|{}", detail.view.id, escaped(&detail.view.name));
         let files =
             [(Stream::Out, &detail.out_file, Streams::Err), (Stream::Err, &detail.error_file, Streams::Out)];
         for (stream, path, unwanted) in files {
             let path = PathBuf::from(path);
             if streams != unwanted && !sources.iter().any(|source| source.path == path) {
-                sources.push(Source { path, label: label.clone(), stream });
+                let (label, name, times) = (label.clone(), detail.view.name.clone(), times.clone());
+                sources.push(Source { path, label, name, id: Some(detail.view.id), stream, times });
             }
         }
     }
     Ok(sources)
-}
-
-/// Prints the end of one file and hands on the place where following begins.
-fn last_lines(
-    printer: &mut Printer<'_, '_>,
-    source: Source,
-    count: u64,
-    nostream: bool,
-) -> Result<Followed, Fail> {
-    let mut followed = Followed::new(source);
-    let failed = |path: &Path, error| {
-        Fail::Sentence(format!("read {}: {}", path.display(), crate::sys::reason(&error)))
-    };
-    let Some(file) = &followed.file else { return Ok(followed) };
-    let source = &followed.source;
-    let end = file.metadata().map_err(|error| failed(&source.path, error))?.len();
-    let start = tail::start_of_last(file, end, count).map_err(|error| failed(&source.path, error))?;
-    if !printer.raw && start < end {
-        let path = escaped(&source.path.to_string_lossy());
-        let title = printer.screen.paint(Color::Gray, &format!("{path} last {count} lines:"));
-        printer.screen.line(&title)?;
-    }
-    let mut lines = Lines::default();
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(start)).map_err(|error| failed(&source.path, error))?;
-    let mut reader = BufReader::with_capacity(64 << 10, reader.take(end - start));
-    loop {
-        let chunk = reader.fill_buf().map_err(|error| failed(&source.path, error))?;
-        if chunk.is_empty() {
-            break;
-        }
-        let taken = chunk.len();
-        lines.feed(chunk, &mut |line| printer.print(source, line))?;
-        reader.consume(taken);
-    }
-    if nostream {
-        lines.finish(&mut |line| printer.print(source, line))?;
-    }
-    followed.position = end;
-    followed.lines = lines;
-    Ok(followed)
-}
-
-impl Printer<'_, '_> {
-    fn print(&mut self, source: &Source, line: &[u8]) -> Result<(), Fail> {
-        if self.raw {
-            if source.stream != Stream::Err {
-                self.screen.data(line)?;
-                return self.screen.data(b"\n");
-            }
-            // In order with what went to stdout before it.
-            self.screen.flush()?;
-            let _ = self.screen.err.write_all(&[line, b"\n"].concat());
-            return Ok(());
-        }
-        let color = match source.stream {
-            Stream::Out => Color::Green,
-            Stream::Err => Color::Red,
-            Stream::Daemon => Color::Blue,
-        };
-        let blanks = " ".repeat(self.width.saturating_sub(columns_of(&source.label)));
-        let prefix = self.screen.paint(color, &format!("{}{blanks} |", source.label));
-        let text = escaped(&String::from_utf8_lossy(line));
-        self.screen.data(format!("{prefix} {text}\n").as_bytes())
-    }
 }
 
 #[cfg(test)]

@@ -1,30 +1,53 @@
 //! The command line: parse what was typed, work out what it means, talk to the daemon, print.
 
 mod act;
+mod alert;
+mod apply;
+mod bus;
 mod caller;
+mod completion;
+mod conf;
 mod connect;
+mod deploy;
 mod describe;
+mod doctor;
+mod environment;
 mod format;
+mod front;
 mod grid;
 mod help;
 mod home;
+mod import;
+mod init;
+mod inspect;
 mod jlist;
 mod list;
 mod logs;
-mod nearest;
+mod man;
+#[cfg(feature = "monit")]
+mod monit;
 mod options;
 mod parse;
+mod past;
+mod report;
 mod resolve;
 mod resurrect;
+mod revision;
 mod runtime;
 mod save;
 mod screen;
+mod serve;
+mod source;
 mod start;
 mod startup;
 mod store;
+mod system;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tidy;
+mod web;
+mod why;
 
 use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal};
@@ -35,7 +58,7 @@ use std::str::FromStr;
 use nix::sys::signal::Signal;
 
 use crate::app::Container;
-use crate::protocol::{Answer, Verb};
+use crate::protocol::{Answer, Outcome, Verb};
 use crate::sys::{signals, terminal, users};
 use act::Action;
 use caller::Caller;
@@ -43,8 +66,10 @@ use connect::{Connection, RequestError};
 use home::Home;
 use options::Options;
 use parse::Typed;
+use revision::Move;
 use screen::{Color, Fail, Screen};
 use table::{Cmd, Command, Opt};
+pub use web::WebRun;
 
 /// What a command line came to.
 #[derive(Debug, PartialEq)]
@@ -57,6 +82,8 @@ pub enum Run {
     Daemon(DaemonRun),
     /// Be the first process of a container.
     Runtime(RuntimeRun),
+    /// Be the web front.
+    Web(WebRun),
 }
 
 /// How a container is to run.
@@ -85,6 +112,8 @@ pub struct DaemonRun {
     pub resume: Option<RawFd>,
 }
 
+const SCALE: Action = Action { verb: "scale", done: "done" };
+
 /// One command and all it needs.
 struct Session<'a, 's> {
     caller: &'a Caller,
@@ -96,6 +125,8 @@ struct Session<'a, 's> {
 
 /// Runs a command line, the program's name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Run {
+    let mut args = args.into_iter().peekable();
+    let is_pm2 = args.peek().is_some_and(|name| caller::is_called_pm2(name));
     let args = runtime::words(args);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut err = std::io::stderr().lock();
@@ -103,7 +134,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Run {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = width.is_some() && std::io::stderr().is_terminal() && !plain;
     let mut screen = Screen { out: &mut out, err: &mut err, width, color, silent: false };
-    match Caller::of_process() {
+    let caller = Caller::of_process().map(|mut caller| {
+        if is_pm2 {
+            caller.env.set("PMX_COMPAT", "pm2");
+        }
+        caller
+    });
+    match caller {
         Ok(caller) => run_with(args, &caller, &mut screen),
         Err(sentence) => fail(&mut screen, &sentence),
     }
@@ -120,11 +157,23 @@ fn run_with(args: impl IntoIterator<Item = OsString>, caller: &Caller, screen: &
             let _ = screen.flush();
             Run::Exit(1)
         }
+        Err(Fail::Sentence(sentence)) if caller.is_pm2() => fail(screen, &in_pm2s_words(&sentence)),
         Err(Fail::Sentence(sentence)) => fail(screen, &sentence),
         Err(Fail::Code(code, sentence)) => {
             fail(screen, &sentence);
             Run::Exit(code)
         }
+    }
+}
+
+/// What scripts look for in pm2's errors.
+fn in_pm2s_words(sentence: &str) -> String {
+    if sentence == "no process found" {
+        return "[PM2][WARN] No process found".to_string();
+    }
+    match sentence.strip_prefix("process or namespace ") {
+        Some(rest) => format!("[PM2][ERROR] Process or Namespace {rest}"),
+        None => format!("[PM2][ERROR] {sentence}"),
     }
 }
 
@@ -173,13 +222,28 @@ fn dispatch(typed: Typed, caller: &Caller, screen: &mut Screen<'_>) -> Result<Ru
     let options = Options::of(&typed)?;
     screen.silent = options.silent;
     screen.color &= !options.no_color;
+    for name in &options.foreign {
+        screen.complain(&format!("--{name} is of pm2 and has no effect here"));
+    }
     if cmd == Cmd::Runtime {
         return runtime::runtime(caller, &options, &operands, screen);
+    }
+    if cmd == Cmd::ServeFiles {
+        return Ok(serve::app(caller).map(|()| DONE)?);
+    }
+    if cmd == Cmd::Alert && options.deliver {
+        return alert::deliver().map(|()| DONE);
+    }
+    if cmd == Cmd::WebServer {
+        return Ok(web::app(caller)?);
     }
     let home = Home::of(caller)?;
     if cmd == Cmd::Daemon {
         if let Some(state) = options.check_state {
             return Ok(Run::CheckState(state));
+        }
+        if options.keep {
+            return startup::sweep::keep(caller).map(|()| DONE);
         }
         if options.sweep {
             return startup::sweep::sweep(caller).map(|()| DONE);
@@ -205,15 +269,38 @@ fn operands(cmd: Cmd, typed: &Typed) -> Result<Vec<String>, Fail> {
     let command = Command::of(cmd);
     let (least, most) = match cmd {
         Cmd::Start => (0, usize::MAX),
-        Cmd::Stop | Cmd::Restart | Cmd::Reload | Cmd::Delete | Cmd::Describe | Cmd::Reset => (1, usize::MAX),
+        Cmd::StartOrReload => (1, usize::MAX),
+        Cmd::Stop | Cmd::Restart | Cmd::Reload | Cmd::Delete | Cmd::Describe | Cmd::Reset | Cmd::Why => {
+            (1, usize::MAX)
+        }
         Cmd::SendSignal => (2, usize::MAX),
         Cmd::Scale => (2, 2),
         Cmd::Logs | Cmd::Flush | Cmd::Runtime => (0, usize::MAX),
         Cmd::Pid | Cmd::Resurrect | Cmd::Help | Cmd::Update | Cmd::Startup | Cmd::Unstartup => (0, 1),
-        Cmd::Id => (1, 1),
+        Cmd::History | Cmd::Get => (0, 1),
+        Cmd::Set | Cmd::Send => (2, 2),
+        Cmd::Serve => (0, 2),
+        Cmd::Web => (0, 1),
+        Cmd::ServeFiles | Cmd::WebServer => (0, 0),
+        Cmd::Attach | Cmd::Forward | Cmd::Backward => (1, 1),
+        Cmd::Pull => (1, 2),
+        Cmd::Deploy => (0, usize::MAX),
+        Cmd::Conf => (0, 2),
+        Cmd::Multiset | Cmd::Unset | Cmd::Completion => (1, 1),
+        Cmd::Man | Cmd::Doctor | Cmd::Monit | Cmd::ReloadLogs => (0, 0),
+        Cmd::Schema => (0, 0),
+        Cmd::Init => (0, 1),
+        Cmd::Apply | Cmd::EnvOf => (1, 1),
+        Cmd::Id | Cmd::Import => (1, 1),
+        Cmd::Bus => (0, usize::MAX),
+        Cmd::Publish => (2, 2),
+        Cmd::Trigger => (2, usize::MAX),
+        Cmd::Alert => (0, 2),
         Cmd::Version => (0, usize::MAX),
-        Cmd::List | Cmd::Jlist | Cmd::Ping | Cmd::Kill | Cmd::Daemon | Cmd::Healthcheck => (0, 0),
-        Cmd::Save | Cmd::Cleardump => (0, 0),
+        Cmd::List | Cmd::Jlist | Cmd::Ping | Cmd::Kill | Cmd::Front | Cmd::Daemon | Cmd::Healthcheck => {
+            (0, 0)
+        }
+        Cmd::Save | Cmd::Cleardump | Cmd::Prettylist | Cmd::Slist | Cmd::Report => (0, 0),
     };
     if typed.operands.len() < least {
         return Err(Fail::Sentence(format!(
@@ -247,30 +334,43 @@ impl<'s> Session<'_, 's> {
     }
 
     fn command(&mut self, cmd: Cmd, operands: &[String]) -> Result<(), Fail> {
+        self.carry_out(cmd, operands)?;
+        // As with pm2: after the action, whatever it was.
+        if self.options.mini_list && cmd != Cmd::List { list::mini(self) } else { Ok(()) }
+    }
+
+    fn carry_out(&mut self, cmd: Cmd, operands: &[String]) -> Result<(), Fail> {
         match cmd {
             Cmd::Start => start::start(self, operands),
             Cmd::Restart => start::restart(self, operands),
+            Cmd::StartOrReload => start::start_or_reload(self, operands),
             Cmd::Stop => self.act(act::STOP, operands, |targets| Verb::Stop { targets }),
             Cmd::Delete => self.act(act::DELETE, operands, |targets| Verb::Delete { targets }),
             Cmd::Reset => self.act(act::RESET, operands, |targets| Verb::Reset { targets }),
+            Cmd::Flush if self.options.tidy => tidy::tidy(self),
             Cmd::Flush => self.act(act::FLUSH, operands, |targets| Verb::Flush { targets }),
+            Cmd::ReloadLogs => self.reload_logs(),
             Cmd::SendSignal => {
                 let signal = signal(&operands[0])?;
                 self.act(act::SIGNAL, &operands[1..], |targets| Verb::Signal { targets, signal })
             }
-            Cmd::Reload => {
-                if let Some(file) =
-                    operands.iter().find(|operand| operand.ends_with(".json") || *operand == "-")
-                {
-                    return Err(Fail::Sentence(format!(
-                        "reload {file}: reloading a declaration file is not built yet (start {file} restarts its apps)"
-                    )));
-                }
-                let changes = start::changes(self)?;
-                let parallel = self.options.parallel;
-                self.act(act::RELOAD, operands, |targets| Verb::Reload { targets, changes, parallel })
+            Cmd::Send => {
+                let line = crate::app::Text::from(operands[1].as_str());
+                self.act(act::SEND, &operands[..1], |targets| Verb::Input { targets, line })
             }
+            Cmd::Pull => revision::update(self, Move::Pull, operands),
+            Cmd::Forward => revision::update(self, Move::Forward, operands),
+            Cmd::Backward => revision::update(self, Move::Backward, operands),
+            Cmd::Deploy => deploy::deploy(self, operands),
+            Cmd::Serve => serve::serve(self, operands),
+            Cmd::Web => web::web(self, operands),
+            Cmd::Attach => logs::attach(self, operands),
+            Cmd::Reload => start::reload(self, operands),
             Cmd::Scale => self.scale(&operands[0], act::scale(&operands[1])?),
+            Cmd::Apply => apply::apply(self, &operands[0]),
+            Cmd::EnvOf => environment::env(self, &operands[0]),
+            Cmd::Schema => init::schema(self),
+            Cmd::Init => init::init(self, operands.first()),
             Cmd::Startup => startup::startup(self, operands),
             Cmd::Unstartup => startup::unstartup(self, operands),
             Cmd::Ping => self.ping(),
@@ -281,12 +381,35 @@ impl<'s> Session<'_, 's> {
             Cmd::Cleardump => save::cleardump(self),
             Cmd::List => list::list(self),
             Cmd::Jlist => jlist::jlist(self),
+            Cmd::Prettylist => report::prettylist(self),
+            Cmd::Slist => report::slist(self),
+            Cmd::Report => report::report(self),
             Cmd::Describe => describe::describe(self, operands),
+            Cmd::Why => why::why(self, operands),
+            Cmd::Doctor => doctor::doctor(self),
+            Cmd::Get => conf::get(self, operands.first()),
+            Cmd::Set => conf::set(self, "set", &[(operands[0].clone(), operands[1].clone())]),
+            Cmd::Multiset => conf::multiset(self, &operands[0]),
+            Cmd::Unset => conf::unset(self, &operands[0]),
+            Cmd::Conf => conf::conf(self, operands),
+            Cmd::Completion => completion::completion(self, &operands[0]),
+            Cmd::Man => man::man(self),
+            Cmd::History => why::history(self, operands.first()),
             Cmd::Logs => logs::logs(self, operands),
+            #[cfg(feature = "monit")]
+            Cmd::Monit => monit::monit(self),
+            #[cfg(not(feature = "monit"))]
+            Cmd::Monit => Err(Fail::Sentence("monit: this pmx was built without it".to_string())),
             Cmd::Id => self.ids(&operands[0]),
             Cmd::Pid => self.pids(operands.first()),
             Cmd::Healthcheck => self.healthcheck(),
-            Cmd::Daemon | Cmd::Runtime | Cmd::Version | Cmd::Help => {
+            Cmd::Bus => bus::bus(self, operands),
+            Cmd::Publish => bus::publish(self, &operands[0], &operands[1]),
+            Cmd::Trigger => bus::trigger(self, operands),
+            Cmd::Alert => alert::alert(self, operands),
+            Cmd::Import => import::import(self, &operands[0]),
+            Cmd::Front => Ok(front::front(&self.home)?),
+            Cmd::Daemon | Cmd::Runtime | Cmd::ServeFiles | Cmd::WebServer | Cmd::Version | Cmd::Help => {
                 unreachable!("dispatch has dealt with {cmd:?}")
             }
         }
@@ -305,9 +428,14 @@ impl<'s> Session<'_, 's> {
 
     /// The answer names the instances that came and went; which is which only the list knows.
     fn scale(&mut self, name: &str, to: crate::protocol::Scale) -> Result<(), Fail> {
+        let outcomes = self.scaled(name, to)?;
+        act::finish(self, SCALE, &outcomes)
+    }
+
+    /// As `scale`, and not finished yet.
+    fn scaled(&mut self, name: &str, to: crate::protocol::Scale) -> Result<Vec<Outcome>, Fail> {
         let silent = std::mem::replace(&mut self.screen.silent, true);
-        let action = Action { verb: "scale", done: "done" };
-        let outcomes = act::perform(self, action, Verb::Scale { name: name.to_string(), to });
+        let outcomes = act::perform(self, SCALE, Verb::Scale { name: name.to_string(), to });
         self.screen.silent = silent;
         let outcomes = outcomes?;
         if !self.options.json {
@@ -318,7 +446,7 @@ impl<'s> Session<'_, 's> {
                 self.screen.line(&format!("scale {}({}): {status}", outcome.name, outcome.id))?;
             }
         }
-        act::finish(self, action, &outcomes)
+        Ok(outcomes)
     }
 
     /// The processes by name, then id.
@@ -350,6 +478,17 @@ impl<'s> Session<'_, 's> {
             .filter(|view| name.is_none_or(|name| view.name == *name || view.id.to_string() == *name));
         let pids: Vec<_> = chosen.map(|view| view.pid.to_string()).collect();
         self.screen.data((pids.join("\n") + "\n").as_bytes())
+    }
+
+    /// Where no daemon runs no file is open.
+    fn reload_logs(&mut self) -> Result<(), Fail> {
+        let Some(mut connection) = Connection::existing(&self.home)? else {
+            return Err(Fail::Sentence(format!("no daemon runs in {}", self.home.path.display())));
+        };
+        match connection.request(Verb::ReloadLogs, &mut |_| {}).map_err(String::from)? {
+            Answer::Pong { .. } => self.screen.line("reloadLogs: done"),
+            other => Err(Fail::Sentence(act::unexpected(&other))),
+        }
     }
 
     fn ping(&mut self) -> Result<(), Fail> {

@@ -1,13 +1,33 @@
 //! What the options mean: the second stage, from words to values.
 
+mod values;
+
 use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
+use super::logs::{DATE, Wanted};
 use super::parse::Typed;
 use super::table::{Flag, Opt};
+use super::web::Web;
+use crate::app::line::Level;
 use crate::app::words::words;
-use crate::app::{Balance, Changes, ExitOn, Format, Mode, Text, units};
+use crate::app::{
+    Balance, Changes, Combined, ExitOn, Format, KillMode, Mode, Overlap, Stdin, Text, Watched, logs, stop,
+    units,
+};
+use crate::logs::moment::Moment;
 use crate::time::Millis;
+use values::{cron, fd, list, millis, number, path, read, text};
+
+/// What is said about a folder that is served.
+#[derive(Debug, Default, PartialEq)]
+pub struct Serve {
+    pub port: Option<String>,
+    pub spa: bool,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
 
 /// Everything that options can say, with its defaults.
 #[derive(Debug, Default, PartialEq)]
@@ -19,13 +39,20 @@ pub struct Options {
     pub group: Option<String>,
     pub update_env: bool,
     pub force: bool,
+    /// Of a declaration file, the overlay of this environment.
+    pub env: Option<String>,
     /// Of a declaration file, only these.
     pub only: Option<Vec<String>>,
+    pub dry_run: bool,
+    pub prune: bool,
+    /// Of an environment, what would change.
+    pub diff: bool,
     pub parallel: Option<u32>,
     pub lines: Option<u64>,
     pub nostream: bool,
     pub raw: bool,
     pub streams: Streams,
+    pub wanted: Wanted,
     pub foreground: bool,
     pub resurrect: bool,
     pub lock_fd: Option<RawFd>,
@@ -43,14 +70,79 @@ pub struct Options {
     pub sweep: bool,
     pub auto: bool,
     pub autosave: bool,
+    pub tidy: bool,
+    pub deliver: bool,
+    pub take_over: bool,
+    pub serve: Serve,
+    pub web: Web,
+    pub tree: bool,
+    pub sort: Option<Sort>,
+    /// Options of pm2 that were given in vain.
+    pub foreign: Vec<String>,
+    /// What is said about a script is written down.
+    pub write: bool,
+    /// When an action is done, the small list follows.
+    pub mini_list: bool,
+    /// And the logs of what it was about.
+    pub attach: bool,
     /// Whose daemon is started at boot.
     pub boot_user: Option<String>,
     /// The directory with the `.pmx` of that daemon.
     pub user_home: Option<Text>,
     pub service_name: Option<String>,
+    /// The network is to be there first.
+    pub wait_ip: bool,
+    /// A restart of the service is none of its apps.
+    pub keep: bool,
     pub json: bool,
+    /// Memory is to be looked at closely.
+    pub pss: bool,
     pub silent: bool,
     pub no_color: bool,
+}
+
+/// The order of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub by: SortBy,
+    pub descending: bool,
+}
+
+/// What it goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    Name,
+    Namespace,
+    Pid,
+    Id,
+    Cpu,
+    Memory,
+    Uptime,
+    Status,
+}
+
+impl Sort {
+    /// `memory`, `memory:asc` or `memory:desc`.
+    fn named(text: &str) -> Option<Sort> {
+        let (field, descending) = match text.split_once(':') {
+            None => (text, false),
+            Some((field, "asc")) => (field, false),
+            Some((field, "desc")) => (field, true),
+            Some(_) => return None,
+        };
+        let by = match field {
+            "name" => SortBy::Name,
+            "namespace" => SortBy::Namespace,
+            "pid" => SortBy::Pid,
+            "id" => SortBy::Id,
+            "cpu" => SortBy::Cpu,
+            "memory" => SortBy::Memory,
+            "uptime" => SortBy::Uptime,
+            "status" => SortBy::Status,
+            _ => return None,
+        };
+        Some(Sort { by, descending })
+    }
 }
 
 /// Which of an app's streams `logs` shows.
@@ -83,8 +175,8 @@ impl Options {
             Opt::Name => changes.name = Some(text(value)?),
             Opt::Namespace => changes.namespace = Some(text(value)?),
             Opt::Instances => {
-                let count = units::instances(&text(value)?);
-                changes.instances = Some(count.ok_or("a number of instances, or max")?);
+                let count = read(value, units::instances, "a number of instances, or max")?;
+                changes.instances = Some(count);
             }
             Opt::ExecuteCommand => changes.mode = Some(Mode::Fork),
             Opt::Interpreter => self.interpreter = Some(text(value)?),
@@ -95,13 +187,45 @@ impl Options {
             Opt::Cwd => changes.cwd = Some(path(value)?),
             Opt::Output => changes.out_file = Some(path(value)?),
             Opt::Error => changes.error_file = Some(path(value)?),
+            Opt::PidFile => changes.pid_file = Some(path(value)?),
             Opt::MergeLogs => changes.merge_logs = Some(true),
+            Opt::Log => changes.logs.combined = Some(Combined::File(path(value)?)),
+            Opt::LogDateFormat => changes.logs.date = Some(text(value)?),
+            Opt::Time => {
+                changes.logs.date.get_or_insert_with(|| logs::TIME.to_string());
+            }
+            Opt::LogType => changes.logs.format = Some(read(value, Format::named, "raw or json")?),
+            Opt::DisableLogs => changes.logs.disabled = Some(true),
             Opt::WaitReady => changes.wait_ready = Some(true),
             Opt::ListenTimeout => changes.listen_timeout = Some(millis(value)?),
             Opt::BakeTime => changes.bake_time = Some(millis(value)?),
             Opt::DrainTimeout => changes.drain_timeout = Some(millis(value)?),
             Opt::KillTimeout => changes.kill_timeout = Some(millis(value)?),
-            Opt::MaxRestarts => changes.max_restarts = Some(number(value, "a number")?),
+            Opt::StopSignal => {
+                let signal = read(value, stop::signal, "the name or number of a signal")?;
+                changes.stop_signal = Some(signal);
+            }
+            Opt::StopSequence => {
+                let steps = read(value, stop::sequence, "steps such as 'SIGTERM 10s, SIGINT 5s'")?;
+                changes.stop_sequence = Some(steps);
+            }
+            Opt::ShutdownWithMessage => changes.shutdown_with_message = Some(true),
+            Opt::KillMode => {
+                changes.kill_mode = Some(read(value, KillMode::named, "tree, group or process")?);
+            }
+            Opt::Port => self.serve.port = Some(text(value)?),
+            Opt::Spa => self.serve.spa = true,
+            Opt::AuthUser => self.serve.username = Some(text(value)?),
+            Opt::AuthPassword => self.serve.password = Some(text(value)?),
+            Opt::Address => self.web.address = Some(text(value)?),
+            Opt::AllowHost => self.web.hosts.push(text(value)?),
+            Opt::NewToken => self.web.new_token = true,
+            Opt::TokenLifetime => self.web.token_lifetime = Some(millis(value)?),
+            Opt::Stdin => changes.stdin = Some(read(value, Stdin::named, "null or pipe")?),
+            Opt::NoTreekill => changes.kill_mode = Some(KillMode::Process),
+            Opt::NoAutostart => changes.autostart = Some(false),
+            Opt::MaxRestarts => changes.max_restarts = Some(number(value, "a number or unlimited")?),
+            Opt::RestartWindow => changes.restart_window = Some(millis(value)?),
             Opt::MinUptime => changes.min_uptime = Some(millis(value)?),
             Opt::RestartDelay => changes.restart_delay = Some(millis(value)?),
             Opt::ExpBackoff => changes.exp_backoff = Some(millis(value)?),
@@ -113,19 +237,43 @@ impl Options {
                     codes.push(i32::from(code));
                 }
             }
+            Opt::MaxMemoryRestart => {
+                changes.triggers.max_memory = Some(read(value, units::memory, "bytes, 300M, or 80%")?);
+            }
+            Opt::CronRestart => changes.triggers.cron = Some(cron(value)?),
+            Opt::Schedule => changes.triggers.schedule = Some(cron(value)?),
+            Opt::CronTimezone => changes.triggers.zone = Some(text(value)?),
+            Opt::Overlap => {
+                changes.triggers.overlap = Some(read(value, Overlap::named, "skip, queue or kill")?);
+            }
+            Opt::Watch => {
+                let paths: Vec<Text> = list(value).unwrap_or_default().iter().map(Text::from).collect();
+                changes.triggers.watch =
+                    Some(if paths.is_empty() { Watched::Cwd } else { Watched::Paths(paths) });
+            }
+            Opt::NoWatch => changes.triggers.watch = Some(Watched::Off),
+            Opt::IgnoreWatch => changes.triggers.ignore.get_or_insert_default().extend(list(value)?),
+            Opt::WatchDelay => changes.triggers.delay = Some(millis(value)?),
+            Opt::Ext => changes.triggers.extensions = Some(list(value)?),
             Opt::Uid => self.user = Some(text(value)?),
             Opt::Gid => self.group = Some(text(value)?),
             Opt::UpdateEnv => self.update_env = true,
+            Opt::FilterEnv => {
+                let filter = changes.filter_env.get_or_insert_default();
+                list(value)?.iter().for_each(|beginning| filter.add(beginning));
+            }
             Opt::Balance => {
-                let named = Balance::named(&text(value)?);
-                changes.balance = Some(named.ok_or("reuseport, rr or shared")?);
+                changes.balance = Some(read(value, Balance::named, "reuseport, rr or shared")?);
             }
             Opt::Force => self.force = true,
+            Opt::Env => self.env = Some(text(value)?),
             Opt::Only => self.only.get_or_insert_default().extend(list(value)?),
+            Opt::DryRun => self.dry_run = true,
+            Opt::Prune => self.prune = true,
+            Opt::Diff => self.diff = true,
             Opt::Parallel => {
-                let parallel = number(value, "a number above 0")?;
-                self.parallel = Some(parallel).filter(|&n| n > 0);
-                self.parallel.ok_or("a number above 0")?;
+                let parallel: NonZeroU32 = number(value, "a number above 0")?;
+                self.parallel = Some(parallel.get());
             }
             Opt::Lines => self.lines = Some(number(value, "a number of lines")?),
             Opt::NoStream => self.nostream = true,
@@ -133,22 +281,38 @@ impl Options {
                 self.raw = true;
                 self.format = Format::Raw;
             }
+            Opt::Since => self.wanted.since = Some(Moment::read(value)?),
+            Opt::Until => self.wanted.until = Some(Moment::read(value)?),
+            Opt::Level => {
+                let named = |text: &str| Level::named(text.as_bytes());
+                self.wanted.level = Some(read(value, named, "trace, debug, info, warn, error or fatal")?);
+            }
+            Opt::Grep => {
+                let text = Some(text(value)?).filter(|text| !text.contains('\n'));
+                self.wanted.grep = Some(text.ok_or("what is in one line")?);
+            }
+            Opt::Fixed => self.wanted.fixed = true,
+            Opt::IgnoreCase => self.wanted.ignore_case = true,
+            Opt::Timestamp => {
+                let format = Some(value).filter(|value| !value.is_empty()).map(text).transpose()?;
+                self.wanted.date = Some(format.unwrap_or_else(|| DATE.to_string()));
+            }
+            Opt::Highlight => self.wanted.highlight = Some(text(value)?),
             Opt::Err => self.stream(Streams::Err),
             Opt::Out => self.stream(Streams::Out),
             Opt::Foreground => self.foreground = true,
             Opt::Resurrect => self.resurrect = true,
             Opt::LockFd => self.lock_fd = Some(fd(value)?),
             Opt::ReadyFd => self.ready_fd = Some(fd(value)?),
+            Opt::Pss => self.pss = true,
             Opt::Json => {
                 self.json = true;
                 self.format = Format::Json;
             }
-            Opt::Format => {
-                self.format = Format::named(&text(value)?).ok_or("raw or json")?;
-            }
-            Opt::ExitOn => {
-                self.exit_on = Some(ExitOn::named(&text(value)?).ok_or("any, all or critical")?);
-            }
+            // Of logs it has no value.
+            Opt::Format if value.is_empty() => self.wanted.fields = true,
+            Opt::Format => self.format = read(value, Format::named, "raw or json")?,
+            Opt::ExitOn => self.exit_on = Some(read(value, ExitOn::named, "any, all or critical")?),
             Opt::Grace => self.grace = Some(millis(value)?),
             Opt::DrainDelay => self.drain_delay = Some(millis(value)?),
             Opt::Restart => self.restart = true,
@@ -158,8 +322,23 @@ impl Options {
             Opt::Sweep => self.sweep = true,
             Opt::Auto => self.auto = true,
             Opt::Autosave => self.autosave = true,
+            Opt::Tidy => self.tidy = true,
+            Opt::Deliver => self.deliver = true,
+            Opt::TakeOver => self.take_over = true,
+            Opt::Tree => self.tree = true,
+            Opt::Sort => {
+                let expected = "name, namespace, pid, id, cpu, memory, uptime or status, perhaps with :desc";
+                self.sort = Some(read(value, Sort::named, expected)?);
+            }
+            Opt::MiniList => self.mini_list = true,
+            Opt::Write => self.write = true,
+            Opt::Attach => self.attach = true,
+            Opt::Foreign => self.foreign.push(text(value)?),
+            Opt::OfPm2 => {}
             Opt::BootUser => self.boot_user = Some(text(value)?),
             Opt::UserHome => self.user_home = Some(path(value)?),
+            Opt::Keep => self.keep = true,
+            Opt::WaitIp => self.wait_ip = true,
             Opt::ServiceName => self.service_name = Some(text(value)?),
             Opt::Silent => self.silent = true,
             Opt::NoColor => self.no_color = true,
@@ -175,185 +354,5 @@ impl Options {
     }
 }
 
-fn text(value: &OsStr) -> Result<String, String> {
-    match value.to_str() {
-        Some("") => Err("something that is not empty".to_string()),
-        Some(text) => Ok(text.to_string()),
-        None => Err("UTF-8".to_string()),
-    }
-}
-
-fn path(value: &OsStr) -> Result<Text, String> {
-    if value.is_empty() { Err("a path".to_string()) } else { Ok(Text::from(value)) }
-}
-
-fn number<T: std::str::FromStr>(value: &OsStr, expected: &str) -> Result<T, String> {
-    value.to_str().and_then(|text| text.trim().parse().ok()).ok_or_else(|| expected.to_string())
-}
-
-fn millis(value: &OsStr) -> Result<Millis, String> {
-    let length = value.to_str().and_then(units::millis);
-    length.ok_or_else(|| "milliseconds, or a length of time such as 10s".to_string())
-}
-
-/// Beyond the three that are stdin, stdout and stderr.
-fn fd(value: &OsStr) -> Result<RawFd, String> {
-    let fd = number(value, "an fd above 2")?;
-    Some(fd).filter(|&fd| fd > 2).ok_or_else(|| "an fd above 2".to_string())
-}
-
-/// Separated by commas or blanks.
-fn list(value: &OsStr) -> Result<Vec<String>, String> {
-    let text = text(value)?;
-    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-    Ok(words.map(String::from).collect())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::parse::parse;
-    use super::*;
-    use crate::app::Instances;
-    use std::ffi::OsString;
-
-    fn options(line: &[&str]) -> Result<Options, String> {
-        Options::of(&parse(line.iter().map(OsString::from)).unwrap())
-    }
-
-    #[test]
-    fn every_option_of_an_app_arrives() {
-        let found = options(&[
-            "start",
-            "a.js",
-            "-n",
-            "api",
-            "--namespace",
-            "web",
-            "-i",
-            "-1",
-            "-x",
-            "--interpreter",
-            "none",
-            "--node-args",
-            "--a 'b c'",
-            "--cwd",
-            "/srv",
-            "-o",
-            "o",
-            "-e",
-            "e",
-            "--merge-logs",
-            "--wait-ready",
-            "--listen-timeout",
-            "1s",
-            "--bake-time",
-            "2",
-            "--drain-timeout",
-            "3",
-            "-k",
-            "4",
-            "--max-restarts",
-            "5",
-            "--min-uptime",
-            "6",
-            "--restart-delay",
-            "7",
-            "--exp-backoff-restart-delay",
-            "8",
-            "--no-autorestart",
-            "--stop-exit-codes",
-            "0,3",
-            "--stop-exit-codes",
-            "4 5",
-            "--uid",
-            "www",
-            "--gid",
-            "33",
-            "-a",
-            "--balance",
-            "rr",
-            "-f",
-            "--only",
-            "a,b c",
-            "--",
-            "x",
-            "-y",
-        ])
-        .unwrap();
-        let texts = |words: &[&str]| Some(words.iter().map(Text::from).collect::<Vec<_>>());
-        let expected = Changes {
-            name: Some("api".to_string()),
-            namespace: Some("web".to_string()),
-            interpreter_args: texts(&["--a", "b c"]),
-            args: texts(&["x", "-y"]),
-            cwd: Some(Text::from("/srv")),
-            inherit: None,
-            instances: Some(Instances::CpusLess(1)),
-            mode: Some(Mode::Fork),
-            balance: Some(Balance::Rr),
-            out_file: Some(Text::from("o")),
-            error_file: Some(Text::from("e")),
-            merge_logs: Some(true),
-            wait_ready: Some(true),
-            listen_timeout: Some(Millis(1000)),
-            bake_time: Some(Millis(2)),
-            drain_timeout: Some(Millis(3)),
-            kill_timeout: Some(Millis(4)),
-            autorestart: Some(false),
-            stop_exit_codes: Some(vec![0, 3, 4, 5]),
-            min_uptime: Some(Millis(6)),
-            max_restarts: Some(5),
-            restart_delay: Some(Millis(7)),
-            exp_backoff: Some(Millis(8)),
-            user: None,
-        };
-        assert_eq!(found.changes, expected);
-        let mut overlaid = Changes::default();
-        overlaid.overlay(&expected);
-        overlaid.overlay(&Changes::default());
-        assert_eq!(overlaid, expected);
-        assert_eq!((found.user.as_deref(), found.group.as_deref()), (Some("www"), Some("33")));
-        assert_eq!(found.only, Some(["a", "b", "c"].map(String::from).to_vec()));
-        assert!(found.force && found.update_env);
-        assert_eq!(found.interpreter.as_deref(), Some("none"));
-    }
-
-    #[test]
-    fn streams_and_numbers() {
-        assert_eq!(options(&["logs"]).unwrap().streams, Streams::Both);
-        assert_eq!(options(&["logs", "--err"]).unwrap().streams, Streams::Err);
-        assert_eq!(options(&["logs", "--out", "--out"]).unwrap().streams, Streams::Out);
-        assert_eq!(options(&["logs", "--out", "--err"]).unwrap().streams, Streams::Both);
-        assert_eq!(options(&["reload", "all", "--parallel", "4"]).unwrap().parallel, Some(4));
-        assert_eq!(options(&["daemon", "--lock-fd", "3"]).unwrap().lock_fd, Some(3));
-    }
-
-    #[test]
-    fn a_wrong_value_is_one_sentence() {
-        for (line, sentence) in [
-            (
-                &["start", "a", "-i", "two"][..],
-                "--instances: expected a number of instances, or max, got \"two\"",
-            ),
-            (
-                &["start", "a", "-k", "soon"],
-                "--kill-timeout: expected milliseconds, or a length of time such as 10s, got \"soon\"",
-            ),
-            (&["start", "a", "--balance", "x"], "--balance: expected reuseport, rr or shared, got \"x\""),
-            (&["start", "a", "--name", ""], "--name: expected something that is not empty, got \"\""),
-            (
-                &["start", "a", "--stop-exit-codes", "300"],
-                "--stop-exit-codes: expected exit codes, separated by commas, got \"300\"",
-            ),
-            (
-                &["start", "a", "--node-args", "'x"],
-                "--interpreter-args: expected arguments (a quote ' is not closed), got \"'x\"",
-            ),
-            (&["reload", "a", "--parallel", "0"], "--parallel: expected a number above 0, got \"0\""),
-            (&["logs", "--lines", "-3"], "--lines: expected a number of lines, got \"-3\""),
-            (&["daemon", "--lock-fd", "1"], "--lock-fd: expected an fd above 2, got \"1\""),
-        ] {
-            assert_eq!(options(line).unwrap_err(), sentence);
-        }
-    }
-}
+mod tests;

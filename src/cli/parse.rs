@@ -6,8 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use lexopt::{Arg, Parser};
 
-use super::nearest::nearest;
-use super::table::{COMMANDS, Cmd, Command, FLAGS, Flag, Opt, UNBUILT_COMMANDS, UNBUILT_FLAGS};
+use super::table::{
+    COMMANDS, Cmd, Command, FLAGS, FOREIGN_COMMANDS, FOREIGN_FLAGS, Flag, Opt, WHOLE_COMMANDS,
+};
+use crate::app::nearest::nearest;
 
 /// A command line, as typed.
 #[derive(Debug, PartialEq)]
@@ -46,20 +48,37 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, String> 
             typed.operands.push(number);
             continue;
         }
+        let mut spelled = OsString::new();
         let flag = match parser.next().map_err(plain)? {
             None => break,
             Some(Arg::Value(value)) => {
-                match typed.cmd {
-                    None => typed.cmd = Some(command(&value)?.cmd),
-                    Some(_) => typed.operands.push(value),
+                match (typed.cmd, WHOLE_COMMANDS.iter().find(|whole| value == whole.0)) {
+                    (None, Some((_, cmd, operand))) => {
+                        typed.cmd = Some(*cmd);
+                        typed.operands.push(operand.into());
+                    }
+                    (None, None) => typed.cmd = Some(command(&value)?.cmd),
+                    (Some(_), _) => typed.operands.push(value),
                 }
                 continue;
             }
-            Some(Arg::Long(name)) => Flag::long(name).ok_or_else(|| unknown_long(name))?,
+            Some(Arg::Long(name)) => {
+                spelled = name.into();
+                Flag::long(name).ok_or_else(|| unknown_long(name))?
+            }
             Some(Arg::Short(letter)) => Flag::short(letter).ok_or_else(|| unknown_short(letter))?,
         };
         let value = match flag.value {
+            // Where pm2 has no value for it, neither have we.
+            Some(_) if flag.opt == Opt::Format && typed.cmd == Some(Cmd::Logs) => {
+                parser.optional_value().unwrap_or_default()
+            }
             Some(what) => parser.value().map_err(|_| format!("{} needs a value: <{what}>", flag.name()))?,
+            None if matches!(flag.opt, Opt::Watch | Opt::Timestamp) => {
+                parser.optional_value().unwrap_or_default()
+            }
+            // Which of its names it was.
+            None if flag.opt == Opt::Foreign => spelled,
             None => OsString::new(),
         };
         typed.given.push((flag.opt, value));
@@ -88,7 +107,12 @@ fn check(typed: &Typed) -> Result<(), String> {
         let name = command.name();
         return Err(format!("{} has no meaning for {name} (see pmx help {name})", Flag::of(*opt).name()));
     }
-    if typed.rest.is_some() && !matches!(cmd, Cmd::Start | Cmd::Restart | Cmd::Reload | Cmd::Runtime) {
+    if typed.rest.is_some()
+        && !matches!(
+            cmd,
+            Cmd::Start | Cmd::StartOrReload | Cmd::Restart | Cmd::Reload | Cmd::Runtime | Cmd::Deploy
+        )
+    {
         return Err(format!("{} takes no arguments for an app after --", command.name()));
     }
     Ok(())
@@ -100,11 +124,10 @@ pub fn command(typed: &OsStr) -> Result<&'static Command, String> {
     if let Some(command) = Command::named(&name) {
         return Ok(command);
     }
-    if UNBUILT_COMMANDS.contains(&&*name) {
-        return Err(format!("{name} is not built yet"));
+    if let Some((_, why)) = FOREIGN_COMMANDS.iter().find(|row| row.0.contains(&&*name)) {
+        return Err(format!("{name} is of pm2: {why}"));
     }
     let known = COMMANDS.iter().flat_map(|command| command.names.iter().copied());
-    let known = known.chain(UNBUILT_COMMANDS.iter().copied());
     Err(match nearest(&name, known) {
         Some(near) => format!("unknown command {name:?}: did you mean {near}?"),
         None => format!("unknown command {name:?} (see pmx help)"),
@@ -112,11 +135,10 @@ pub fn command(typed: &OsStr) -> Result<&'static Command, String> {
 }
 
 fn unknown_long(name: &str) -> String {
-    if UNBUILT_FLAGS.iter().any(|flag| flag.0 == name) {
-        return format!("--{name} is not built yet");
+    if let Some((_, why)) = FOREIGN_FLAGS.iter().find(|row| row.0.contains(&name)) {
+        return format!("--{name} is of pm2: {why}");
     }
     let known = FLAGS.iter().flat_map(|flag| flag.longs.iter().copied());
-    let known = known.chain(UNBUILT_FLAGS.iter().map(|flag| flag.0));
     match nearest(name, known) {
         Some(near) => format!("unknown option --{name}: did you mean --{near}?"),
         None => format!("unknown option --{name}"),
@@ -124,10 +146,7 @@ fn unknown_long(name: &str) -> String {
 }
 
 fn unknown_short(letter: char) -> String {
-    match UNBUILT_FLAGS.iter().find(|flag| flag.1 == Some(letter)) {
-        Some((long, _)) => format!("-{letter} (--{long}) is not built yet"),
-        None => format!("unknown option -{letter}"),
-    }
+    format!("unknown option -{letter}")
 }
 
 /// lexopt's own errors; only one of them is left to happen.
@@ -163,7 +182,18 @@ mod tests {
             ("scale api +2", Cmd::Scale, "api +2", ""),
             ("scale api 3", Cmd::Scale, "api 3", ""),
             ("scale --no-color api -12", Cmd::Scale, "api -12", "NoColor="),
+            ("stopAll", Cmd::Stop, "all", ""),
+            ("restartAll -a", Cmd::Restart, "all", "UpdateEnv="),
+            ("updatePM2", Cmd::Update, "", ""),
+            ("generate x.json", Cmd::Init, "x.json", ""),
+            ("start app.js --run-as-user www --run-as-group 33", Cmd::Start, "app.js", "Uid=www Gid=33"),
+            ("start app.js --no-vizion --disable-trace", Cmd::Start, "app.js", "OfPm2= OfPm2="),
+            ("start app.js --v8 --trace -p x", Cmd::Start, "app.js", "Foreign=v8 Foreign=trace PidFile=x"),
+            ("reload api -f", Cmd::Reload, "api", "Force="),
+            ("ls --sort cpu:desc -m", Cmd::List, "", "Sort=cpu:desc MiniList="),
             ("ls", Cmd::List, "", ""),
+            ("logs --format api --timestamp=YYYY", Cmd::Logs, "api", "Format= Timestamp=YYYY"),
+            ("logs api --timestamp --json", Cmd::Logs, "api", "Timestamp= Json="),
             ("l", Cmd::List, "", ""),
             ("ps", Cmd::List, "", ""),
             ("status", Cmd::List, "", ""),
@@ -199,15 +229,17 @@ mod tests {
         for (line, sentence) in [
             ("strat app.js", "unknown command \"strat\": did you mean start?"),
             ("frobnicate", "unknown command \"frobnicate\" (see pmx help)"),
-            ("monit", "monit is not built yet"),
+            ("logrotate", "logrotate is of pm2: pmx rotates logs itself"),
+            ("link", "link is of pm2: it is for the service pm2.io, which pmx has nothing to do with"),
+            ("module:update", "module:update is of pm2: pmx has no modules"),
+            ("start app.js --no-daemon", "--no-daemon is of pm2: pmx runtime runs apps in the foreground"),
+            ("start app.js --fresh", "--fresh is of pm2: pmx builds no images"),
             ("resurect", "unknown command \"resurect\": did you mean resurrect?"),
             ("start app.js --nmae x", "unknown option --nmae: did you mean --name?"),
             ("start app.js --frobnicate", "unknown option --frobnicate"),
             ("start app.js -q", "unknown option -q"),
-            ("start app.js --watch", "--watch is not built yet"),
-            ("start app.js --watch=src", "--watch is not built yet"),
-            ("start app.js -c 1", "-c (--cron-restart) is not built yet"),
-            ("start app.js --env production", "--env is not built yet"),
+            ("start app.js --no-watch=src", "--no-watch takes no value"),
+            ("scale api --env production", "--env has no meaning for scale (see pmx help scale)"),
             ("start app.js --name", "--name needs a value: <name>"),
             ("start app.js --force=yes", "--force takes no value"),
             ("stop api --name x", "--name has no meaning for stop (see pmx help stop)"),

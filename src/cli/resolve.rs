@@ -7,9 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::caller::{Caller, absolute};
-use crate::app::declaration::Declared;
+use super::serve;
+use crate::app::declaration::{Declared, site};
 use crate::app::interpreter::{self, ByExtension, Shebang};
-use crate::app::{App, Command, Mode, Runtime, Text, User, words};
+use crate::app::{App, Combined, Command, Env, Mode, Runtime, Text, User, Watched, words};
+use crate::app::{dotenv, variables};
 use crate::sys::users;
 
 /// An app, and what its author should know about it.
@@ -21,17 +23,26 @@ pub struct Resolved {
 
 /// Resolves one declared app. The error is one sentence without the app's name.
 pub fn resolve(declared: &Declared, caller: &Caller) -> Result<Resolved, String> {
-    let changes = &declared.changes;
-    let cwd = match &changes.cwd {
+    let cwd = match &declared.changes.cwd {
         Some(cwd) => absolute(&caller.cwd, cwd.path()),
         None => caller.cwd.clone(),
     };
+    // As in pm2, `serve` is no program that may be somewhere; but a file here is what was meant.
+    if declared.script.bytes() == site::SCRIPT.as_bytes() && !cwd.join(site::SCRIPT).is_file() {
+        return resolve_in(cwd, &serve::served(declared)?, caller);
+    }
+    resolve_in(cwd, declared, caller)
+}
+
+fn resolve_in(cwd: PathBuf, declared: &Declared, caller: &Caller) -> Result<Resolved, String> {
+    let changes = &declared.changes;
     match fs::metadata(&cwd) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => return Err(format!("working directory {}: not a directory", cwd.display())),
         Err(_) => return Err(format!("working directory {}: no such directory", cwd.display())),
     }
-    let search = Search { cwd: &cwd, path: declared.env.get("PATH").or(caller.env.get("PATH")) };
+    let env = environment(declared, &cwd, caller)?;
+    let search = Search { cwd: &cwd, path: env.get("PATH").or(caller.env.get("PATH")) };
     let mut notes = Vec::new();
     let found = search.command(declared, &mut notes)?;
 
@@ -39,7 +50,7 @@ pub fn resolve(declared: &Declared, caller: &Caller) -> Result<Resolved, String>
     changes.apply(&mut app);
     app.command = found.command;
     app.cwd = Text::from(&cwd);
-    app.env = declared.env.clone();
+    app.env = env;
     if found.is_python
         && app.env.get("PYTHONUNBUFFERED").is_none()
         && caller.env.get("PYTHONUNBUFFERED").is_none()
@@ -61,16 +72,69 @@ pub fn resolve(declared: &Declared, caller: &Caller) -> Result<Resolved, String>
     }
     // Unlike pm2 one process has its id in its file names too: it may be scaled later.
     app.merge_logs = changes.merge_logs.unwrap_or(false);
+    if caller.is_pm2() && changes.instances.is_none() {
+        // As pm2: a fork, and no id in the names of its log files, unless somebody asks for instances.
+        app.mode = changes.mode.unwrap_or(Mode::Fork);
+        app.merge_logs = changes.merge_logs.unwrap_or(app.mode == Mode::Fork);
+    }
     app.out_file = changes.out_file.as_ref().map(|file| log_file(&cwd, file));
     app.error_file = changes.error_file.as_ref().map(|file| log_file(&cwd, file));
-    app.critical = declared.critical;
+    app.pid_file = changes.pid_file.as_ref().map(|file| Text::from(&absolute(&cwd, file.path())));
+    combined(&cwd, &mut app.logs.combined);
+    watched(&cwd, &mut app.triggers.watch.what)?;
+    app.critical = declared.critical.unwrap_or(false);
     app.user = user(declared.user.as_deref(), declared.group.as_deref())?;
     Ok(Resolved { app, notes })
+}
+
+/// The variables that were declared: those of files, and over them all others.
+fn environment(declared: &Declared, cwd: &Path, caller: &Caller) -> Result<Env, String> {
+    let mut env = Env::default();
+    for file in &declared.env_files {
+        let path = absolute(cwd, file.path());
+        let text =
+            fs::read(&path).map_err(|error| format!("env_file {file}: {}", crate::sys::reason(&error)))?;
+        let text = String::from_utf8(text).map_err(|_| format!("env_file {file}: not UTF-8"))?;
+        let found = dotenv::read(&text).map_err(|(line, what)| format!("env_file {file}:{line}: {what}"))?;
+        env.0.extend(found.0);
+    }
+    env.0.extend(declared.env.0.clone());
+    if let Some(name) = &declared.changes.increment_var {
+        match env.get(name).or(caller.env.get(name)) {
+            None => return Err(format!("increment_var {name}: it is not set (under env, for example)")),
+            Some(value) if variables::number(value).is_none() => {
+                return Err(format!("increment_var {name}: its value {:?} is no number", value.lossy()));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(env)
 }
 
 /// A log file's path against the app's directory; `NULL` is pm2's word for nowhere.
 pub fn log_file(cwd: &Path, file: &Text) -> Text {
     if file.bytes() == b"NULL" { Text::from("/dev/null") } else { Text::from(&absolute(cwd, file.path())) }
+}
+
+/// The same of the file for both streams; nowhere is none.
+pub fn combined(cwd: &Path, combined: &mut Combined) {
+    if let Combined::File(file) = combined {
+        let path = log_file(cwd, file);
+        *combined = if path.bytes() == b"/dev/null" { Combined::None } else { Combined::File(path) };
+    }
+}
+
+/// The paths that are watched, against the app's directory. What is not there yet cannot be watched.
+pub fn watched(cwd: &Path, what: &mut Watched) -> Result<(), String> {
+    let Watched::Paths(paths) = what else { return Ok(()) };
+    for path in paths {
+        let absolute = absolute(cwd, path.path());
+        if !absolute.exists() {
+            return Err(format!("watch {path}: no such file or directory"));
+        }
+        *path = Text::from(&absolute);
+    }
+    Ok(())
 }
 
 /// Who an app is to run as, when anything was said about it.

@@ -29,9 +29,6 @@ pub fn resurrect(session: &mut Session<'_, '_>, file: Option<&String>) -> Result
             .screen
             .line(&format!("resurrect: nothing is saved in {}", session.home.path.display()));
     };
-    for note in &list.notes {
-        session.screen.complain(&escaped(note));
-    }
     let present = save::list(session.connected()?.0)?;
     let saved = list.saved.len();
     let missing = missing(session, list.saved, &present);

@@ -108,6 +108,7 @@ fn says_when_to_restart(changes: &Changes) -> bool {
         || changes.stop_exit_codes.is_some()
         || changes.min_uptime.is_some()
         || changes.max_restarts.is_some()
+        || changes.restart_window.is_some()
         || changes.restart_delay.is_some()
         || changes.exp_backoff.is_some()
 }
@@ -131,7 +132,7 @@ fn declared(
         found.push(one(caller, screen, declared)?);
     }
     for operand in operands {
-        if start::is_declaration(operand) {
+        if super::source::is_declaration(operand) {
             let file = start::file("runtime", caller, options, operand)?;
             for warning in &file.warnings {
                 screen.complain(warning);
@@ -140,7 +141,6 @@ fn declared(
                 found.push(one(caller, screen, declared)?);
             }
         } else {
-            start::refuse_unbuilt("runtime", operand)?;
             found.push(one(caller, screen, start::script(options, operand))?);
         }
     }
@@ -212,7 +212,7 @@ mod tests {
                 "--exit-on critical: no app is declared with \"critical\": true",
             ),
             (&["runtime", "sh", "--exit-on", "one"], "--exit-on: expected any, all or critical, got \"one\""),
-            (&["runtime", "a.yml"], "runtime a.yml: .yml declarations are not built yet, .json is"),
+            (&["runtime", "a.yml"], "runtime a.yml: no such file"),
             (&["runtime"], "runtime: nothing given to run (see pmx help runtime)"),
         ] {
             let (code, _, err) = run_line(&home.caller, line);

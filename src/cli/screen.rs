@@ -1,6 +1,7 @@
 //! Where output goes: lines for people and machines on stdout, diagnostics on stderr. A reader that
 //! goes away (`pmx logs | head`) ends the command without an error.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Why a command ends early.
@@ -87,17 +88,42 @@ fn closed(result: io::Result<()>) -> Result<(), Fail> {
     })
 }
 
-/// Text from elsewhere made safe for a terminal: control characters are written as `\x1b`.
+/// Text from elsewhere made safe for a terminal: control characters are written as `\x1b`, and those that turn the
+/// direction of text as `\u{202e}`.
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && c != '\t' {
             safe.push_str(&format!("\\x{:02x}", u32::from(c)));
+        } else if turns(c) {
+            safe.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
         } else {
             safe.push(c);
         }
     }
     safe
+}
+
+/// Whether a character changes the order in which others are shown.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON made safe for a terminal: it says the same. (What is left of control characters stands in strings.)
+pub fn escaped_json(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| (c.is_control() && c != '\t') || turns(c);
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
 }
 
 #[cfg(test)]
@@ -108,6 +134,11 @@ mod tests {
     fn control_characters_are_shown_and_not_obeyed() {
         assert_eq!(escaped("a\tb\x1b[2Jc\u{9b}d\u{7f}\r"), "a\tb\\x1b[2Jc\\x9bd\\x7f\\x0d");
         assert_eq!(escaped("plain é ✓"), "plain é ✓");
+        assert_eq!(escaped("a\u{202e}b"), "a\\u{202e}b");
+        let json = serde_json::to_string("a\t\u{1b}\u{9b}\u{7f}\u{202e}é").unwrap();
+        let safe = escaped_json(&json);
+        assert_eq!(safe, r#""a\t\u001b\u009b\u007f\u202eé""#);
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), "a\t\u{1b}\u{9b}\u{7f}\u{202e}é");
     }
 
     #[test]

@@ -28,6 +28,10 @@ struct Boot<'a> {
     /// The program, by a path that outlives its next version.
     exe: PathBuf,
     path: String,
+    /// Not before the network is there.
+    wait_ip: bool,
+    /// A restart of the service leaves the apps alone.
+    keep: bool,
 }
 
 /// `pmx startup [platform]`
@@ -107,7 +111,18 @@ impl Boot<'_> {
         };
         let exe = programs.ourselves(caller)?;
         let path = caller.var("PATH").map_or(String::new(), |path| path.to_string_lossy().into_owned());
-        Ok(Boot { caller, platform, programs, service, user, home, exe, path })
+        Ok(Boot {
+            caller,
+            platform,
+            programs,
+            service,
+            user,
+            home,
+            exe,
+            path,
+            wait_ip: options.wait_ip,
+            keep: options.keep,
+        })
     }
 
     fn needs_root(&self) -> bool {
@@ -136,6 +151,12 @@ impl Boot<'_> {
             word("--service-name");
             word(&shell_word(name));
         }
+        if self.wait_ip {
+            word("--wait-ip");
+        }
+        if self.keep {
+            word("--keep");
+        }
         session.screen.complain(&format!("{verb} is for root; to have it done, run:"));
         session.screen.data(format!("{line}\n").as_bytes())?;
         Err(Fail::Said)
@@ -160,6 +181,18 @@ impl Boot<'_> {
             if text.is_none_or(|text| text.chars().any(char::is_control)) {
                 return Err(format!("the path of the {what} cannot be written into a service: {text:?}"));
             }
+        }
+        if self.wait_ip && self.platform != Platform::Systemd {
+            return Err(format!(
+                "--wait-ip: only a unit of the system's systemd can wait for it, not {}",
+                self.platform.name()
+            ));
+        }
+        if self.keep && !matches!(self.platform, Platform::Systemd | Platform::User) {
+            return Err(format!(
+                "--keep: only systemd keeps apps over a restart of their service, not {}",
+                self.platform.name()
+            ));
         }
         if self.path.chars().any(char::is_control) {
             return Err("PATH cannot be written into a service: it has control characters".to_string());

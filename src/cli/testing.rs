@@ -144,9 +144,19 @@ pub fn view(id: u32, name: &str, status: Status) -> View {
         unstable: 0,
         cpu: up.then_some(0.5),
         memory: up.then_some(53_267_661),
+        processes: 0,
+        threads: 0,
+        last_run: None,
+        next_run: None,
+        watching: Default::default(),
         user: "ann".to_string(),
+        budget_left: Some(16),
         retry_in: None,
         reason: None,
+        health: None,
+        says: None,
+        leak: None,
+        accepted: None,
     }
 }
 

@@ -185,6 +185,7 @@ fn start(home: &Path, content: &[u8]) -> Result<i32, String> {
         programs: &programs,
         argv: &argv,
         env: &env,
+        env_pid: None,
         cwd: c"/",
         umask: 0o077,
         // What it has to complain about is for our log.
@@ -193,6 +194,7 @@ fn start(home: &Path, content: &[u8]) -> Result<i32, String> {
         nofile: None,
         oom_score_adj: None,
         terminal: None,
+        ..Spawn::default()
     })
     .map_err(|error| error.to_string())?;
     Ok(spawned.pid)

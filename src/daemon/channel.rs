@@ -13,6 +13,8 @@ use crate::sys::{fdpass, inherit, pipe, socket};
 
 /// How much may wait for a worker that does not read.
 const OUTBOX_LIMIT: usize = 8 << 20;
+/// The same for messages of other apps and of people: what follows is lost.
+const OFFERS_LIMIT: usize = 256 << 10;
 /// How many messages one visit takes.
 const BUDGET: usize = 64;
 
@@ -138,6 +140,11 @@ impl Channel {
         self.queued += message.line.len();
         self.outbox.push_back(Waiting { line: message.line, sent, rider });
         true
+    }
+
+    /// Sends a message that may be lost: false if it is.
+    pub fn offer(&mut self, message: ToWorker) -> bool {
+        self.queued + message.line.len() <= OFFERS_LIMIT && self.send(message, None)
     }
 
     fn transmit(&self, bytes: &[u8], rider: Option<BorrowedFd>) -> io::Result<usize> {

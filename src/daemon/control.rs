@@ -9,9 +9,12 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 use serde::{Deserialize, Serialize};
 
+use super::bus::PATTERNS;
 use super::source::{Progress, Source};
 use super::watch::{unwatch, watch};
-use crate::protocol::{Event, FRAME_LIMIT, Frames, Message, Request, VERSION};
+use crate::protocol::{
+    BusMessage, Event, FRAME_LIMIT, Frames, Message, Request, VERSION, matches, pattern_fault,
+};
 use crate::sys::kept::Kept;
 use crate::sys::{failpoint, inherit, socket};
 use crate::time::{Millis, Mono};
@@ -56,6 +59,8 @@ pub struct ClientRecord {
     pub fd: RawFd,
     #[serde(default)]
     subscribed: bool,
+    #[serde(default)]
+    patterns: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,9 @@ struct Client {
     outbox: Vec<u8>,
     sent: usize,
     subscribed: bool,
+    /// The topics it listens to, and how many messages it has lost since it last got one.
+    patterns: Vec<String>,
+    lost: u64,
     /// When the rest of a begun request is due.
     due: Option<Mono>,
     /// Requests that it made and that are not answered.
@@ -116,7 +124,7 @@ impl Control {
     ) -> Control {
         let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener));
         let mut control = Control::listening(registry, listener, our_uid);
-        for (id, ClientRecord { fd, subscribed }) in clients {
+        for (id, ClientRecord { fd, subscribed, patterns }) in clients {
             control.next = control.next.max(id + 1);
             let Ok(stream) = inherit::take(fd) else { continue };
             let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(stream));
@@ -125,6 +133,7 @@ impl Control {
             control.add(registry, id, stream);
             if let Some(client) = control.clients.get_mut(&id) {
                 client.subscribed = subscribed;
+                client.patterns = patterns;
                 client.owed = count;
                 client.resume(pending);
             }
@@ -155,7 +164,8 @@ impl Control {
     /// A client for the journal. One that was sent only part of an answer is not taken along: it comes back.
     pub fn record(&self, id: u64) -> Option<ClientRecord> {
         let client = self.clients.get(&id).filter(|client| client.end == End::Open)?;
-        Some(ClientRecord { fd: client.stream.as_raw_fd(), subscribed: client.subscribed })
+        let (subscribed, patterns) = (client.subscribed, client.patterns.clone());
+        Some(ClientRecord { fd: client.stream.as_raw_fd(), subscribed, patterns })
     }
 
     /// Closes those that are in the middle of an answer: the next daemon could not go on with it.
@@ -221,6 +231,8 @@ impl Control {
             outbox: Vec::new(),
             sent: 0,
             subscribed: false,
+            patterns: Vec::new(),
+            lost: 0,
             due: None,
             owed: 0,
             heard: None,
@@ -299,6 +311,50 @@ impl Control {
                 client.outbox.extend_from_slice(&line);
             }
         }
+    }
+
+    /// Whether anybody listens to topics.
+    pub fn is_listened_to(&self) -> bool {
+        self.clients.values().any(|client| !client.patterns.is_empty())
+    }
+
+    /// Sends a message of the bus to whoever listens to its topic, and keeps up.
+    pub fn deliver(&mut self, mut message: BusMessage) {
+        let topic = message.topic.clone();
+        let wants = |client: &&mut Client| client.patterns.iter().any(|pattern| matches(pattern, &topic));
+        let mut usual: Option<Vec<u8>> = None;
+        for client in self.clients.values_mut().filter(wants) {
+            let fresh;
+            let bytes = if client.lost > 0 {
+                message.lost = client.lost;
+                fresh = line(&Message::Bus(message.clone()));
+                &fresh
+            } else {
+                message.lost = 0;
+                usual.get_or_insert_with(|| line(&Message::Bus(message.clone())))
+            };
+            if client.unsent() + bytes.len() > EVENTS_LIMIT {
+                client.lost += 1;
+            } else {
+                client.lost = 0;
+                client.outbox.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// From now on the client gets messages whose topics these cover.
+    pub fn listen(&mut self, id: u64, patterns: Vec<String>) -> Result<(), String> {
+        if patterns.len() > PATTERNS {
+            return Err(format!("listen: more than {PATTERNS} patterns"));
+        }
+        if let Some(fault) = patterns.iter().find_map(|pattern| pattern_fault(pattern)) {
+            return Err(format!("listen: {fault}"));
+        }
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.patterns = patterns;
+            self.changed.insert(id);
+        }
+        Ok(())
     }
 
     /// From now on the client gets events.

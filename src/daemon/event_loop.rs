@@ -4,28 +4,38 @@
 //! next one begins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll};
 
+use super::alert::{Dispatch, Happened};
 use super::autosave::Autosave;
 use super::channel::{Channel, Received};
+use super::check::Checks;
 use super::children::{Children, LINGER_LOOK, stream_source};
 use super::control::Control;
+use super::history::History;
 use super::home::{Home, Stream};
 use super::journal::Journal;
-use super::log::Desk;
+use super::log::{Desk, Rules, Shelf};
 use super::manager::Manager;
 use super::memo::Memo;
+use super::notify::{Ears, Reach};
+use super::pid_files::PidFiles;
 use super::primary::Primary;
 use super::record::{Asked, Left};
 use super::runtime::Runtime;
+use super::sampling::Sampling;
 use super::source::{Progress, Source};
+use super::tidy::Tidy;
+use super::triggers::Triggers;
 use super::update::Update;
 use super::views::Memories;
 use super::watch::{self, unwatch, watch};
+use crate::app::Occasion;
 use crate::node::{self, FromWorker};
 use crate::protocol::{EventKind, Request};
 use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
@@ -48,6 +58,9 @@ const BUSY: Millis = Millis(10_000);
 const BUSY_LOOK: Millis = Millis(5_000);
 /// The size of one look into a channel.
 const BUFFER: usize = 64 << 10;
+/// So long after the last event the code that it took is given back, if it is so long since the last time.
+const QUIET: Millis = Millis(1_000);
+const FORGET: Millis = Millis(5_000);
 /// Events taken from the kernel in one round.
 const EVENTS: usize = 256;
 
@@ -60,11 +73,19 @@ pub struct Daemon {
     pub(super) children: Children,
     pub(super) primary: Primary,
     pub(super) manager: Manager,
+    pub(super) ears: Ears,
+    pub(super) checks: Checks,
     pub(super) control: Control,
     pub(super) memories: Memories,
+    pub(super) history: History,
     /// What is known beyond that in a container.
     pub(super) runtime: Option<Runtime>,
     pub(super) autosave: Autosave,
+    pub(super) triggers: Triggers,
+    pub(super) pid_files: PidFiles,
+    pub(super) tidy: Tidy,
+    pub(super) dispatch: Dispatch,
+    pub(super) sampling: Sampling,
     signals: Signals,
     /// The name of the user we are.
     pub(super) us: String,
@@ -96,7 +117,7 @@ pub struct Daemon {
     orphans_ended: BTreeMap<ChildId, Mono>,
     /// Busy pipes that gather.
     resting: BTreeSet<(Mono, Source)>,
-    desk: Desk,
+    pub(super) desk: Desk,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -166,6 +187,7 @@ impl Daemon {
         let registry = poll.registry();
         let is_ours = |fd: &OwnedFd| matches!(socket::local_addr(fd.as_fd()), Ok(LocalAddr::Unix(found)) if found == path);
         let (callers, found): (Vec<OwnedFd>, Vec<OwnedFd>) = found.into_iter().partition(is_ours);
+        left.forget_what_is_over();
         let mut control = match control {
             Some(listener) => {
                 let clients = std::mem::take(&mut left.clients);
@@ -205,11 +227,18 @@ impl Daemon {
         for (process, memory) in std::mem::take(&mut left.memories) {
             memories.restore(process, Some(memory));
         }
+        let mut history = History::default();
+        std::mem::take(&mut left.happened).into_iter().for_each(|event| history.restore(event));
+        let mut triggers = Triggers::default();
+        for (process, dates) in std::mem::take(&mut left.schedules) {
+            triggers.calendar.restore(process, Some(dates));
+        }
         if let Some(runtime) = &runtime {
             children.enter_container(registry, runtime);
         }
         // While it is known which children there are.
         let supervisor = left.supervisor();
+        children.contain(&home);
         let (next_op, asked) = (left.next.op, std::mem::take(&mut left.asked));
         for (id, (mut record, app)) in std::mem::take(&mut left.children) {
             let app = left.app(app, record.take_whole());
@@ -219,25 +248,53 @@ impl Daemon {
         failpoint::reach("restored");
         // What we die of from here on is not of its making.
         board.busy_with.store(NOBODY, SeqCst);
-        for (of, record) in std::mem::take(&mut left.outputs) {
-            children.restore_output(registry, of, record);
+        let lines = board.fd(Slot::Lines).and_then(|fd| inherit::take(fd).ok());
+        let mut shelf = Shelf::on(lines.map(File::from));
+        if let Some(fd) = shelf.fd() {
+            board.set_fd(Slot::Lines, fd);
         }
-        let mut desk = Desk::new(board, shared.bytes);
-        children.finish_output(&mut desk);
+        for (of, record) in std::mem::take(&mut left.outputs) {
+            children.restore_output(registry, of, record, &mut shelf, clock::mono());
+        }
+        if !board.safe.load(SeqCst) {
+            // Where the keeper was killed as well the journal may say less than there was: what it does not name is
+            // left alone.
+            let is_ours =
+                |child| supervisor.is_to_spawn(child) || (generation > 0 && supervisor.is_new(child));
+            children.sweep(clock::mono(), is_ours);
+        }
+        let mut desk = Desk::new(board, shared.bytes, shelf, Rules::of(home.path()));
+        children.finish_output(clock::mono(), &mut desk);
         primary.begin_again(registry, &mut children);
+        let mut ears = Ears::default();
+        ears.restore(registry, std::mem::take(&mut left.ears));
+        // Children of a daemon that was killed with its keeper know where they were.
+        for app in children.ids().filter_map(|id| children.get(id)).map(|child| &child.app) {
+            ears.path(registry, &home, app);
+        }
         failpoint::reach("begun");
         let updating = left.updating.take();
+        let sampled_at = runtime.is_none().then(|| home.path());
+        let sampling = Sampling::new(sampled_at, children.ids().next().is_some());
         let memo = Memo::new(journal, shared.fd, left.head.serial, left.strange, left.spared);
         let mut daemon = Daemon {
             poll,
             autosave: if runtime.is_some() { Autosave::none() } else { Autosave::new(home.path()) },
             home,
+            triggers,
+            pid_files: PidFiles::default(),
+            tidy: Tidy::default(),
+            dispatch: Dispatch::default(),
+            sampling,
             supervisor,
             children,
             primary,
             manager,
+            ears,
+            checks: Checks::default(),
             control,
             memories,
+            history,
             runtime,
             signals,
             us,
@@ -277,8 +334,8 @@ impl Daemon {
         }
         let own: Vec<_> = self.board.reaped.waiting().collect();
         for reaped in own {
-            self.exits[1] += 1;
             self.reaped(&reaped);
+            self.exits[1] += 1;
         }
         let is_lost =
             |child: &ChildId| self.children.get(*child).is_none() && !self.supervisor.is_to_spawn(*child);
@@ -294,6 +351,7 @@ impl Daemon {
             self.control.send(client, &answer);
         }
         self.perform_actions();
+        self.begin_triggers();
         self.record();
         self.control.flush(self.poll.registry());
         self.forget_answered();
@@ -327,6 +385,12 @@ impl Daemon {
         }
     }
 
+    /// Removes what tells of a daemon.
+    pub fn leave(&self) {
+        self.home.leave();
+        self.ears.leave();
+    }
+
     /// Runs until everything was told to end. With `resurrect`, the saved apps are started at first.
     pub fn run(&mut self, resurrect: bool) {
         self.manager.serving(self.home.path(), resurrect, self.now);
@@ -334,15 +398,21 @@ impl Daemon {
         self.begin();
         self.perform_actions();
         self.record();
-        memory::forget_code();
         let mut armed: Option<Mono> = None;
+        // When code is given back, and when it was.
+        let (mut quiet, mut forgotten) = (Some(self.now + QUIET), Mono(0));
         loop {
+            if quiet.is_some_and(|quiet| self.now >= quiet) {
+                memory::forget_code();
+                (quiet, forgotten) = (None, self.now);
+            }
             // A round that never ends, ends us, and the next daemon goes on.
             if armed.is_none_or(|armed| self.now.since(armed) >= BUSY_LOOK) {
                 armed = Some(self.now);
                 clock::die_after_busy(BUSY);
             }
-            match self.poll.poll(&mut events, self.timeout()) {
+            let rest = quiet.map(|quiet| Duration::from_millis(quiet.since(clock::mono()).0));
+            match self.poll.poll(&mut events, self.timeout().into_iter().chain(rest).min()) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                     // It would be the same for ever; the next daemon has an epoll of its own.
                     ::log::error!("wait for events: {}", crate::sys::reason(&error));
@@ -351,6 +421,9 @@ impl Daemon {
                 _ => {}
             }
             self.now = clock::mono();
+            if !events.is_empty() {
+                quiet = Some((self.now + QUIET).max(forgotten + FORGET));
+            }
             self.gather(&events);
             watch::catch_up(self.poll.registry());
             for source in std::mem::take(&mut self.ready) {
@@ -365,22 +438,28 @@ impl Daemon {
                 }
             }
             self.supervisor.handle_timers(self.now);
+            self.look_at_triggers();
+            self.children.look_at_logs(self.now, &mut self.desk);
+            self.look_after_logs();
+            self.sample_if_due();
             self.look_at_groups();
             self.control.expire(self.poll.registry(), self.now);
             self.perform_actions();
             if self.look_at_container() {
                 self.perform_actions();
             }
+            self.send_alerts();
             self.autosave_if_due();
             self.primary.tidy(self.poll.registry(), self.now);
             self.manager.tick(self.now);
             self.update_if_due();
+            self.update_triggers();
             self.record();
             self.control.flush(self.poll.registry());
             self.forget_answered();
-            let is_over = self.control.is_flushed() && !self.autosave.is_writing();
+            let is_over = self.control.is_flushed() && !self.autosave.is_writing() && self.dispatch.is_idle();
             if self.ending.is_some_and(|until| is_over || self.now >= until) {
-                return;
+                return self.end_alerts();
             }
         }
     }
@@ -400,7 +479,11 @@ impl Daemon {
             self.primary.deadline(),
             self.runtime.as_ref().and_then(Runtime::deadline),
             self.autosave.deadline(),
+            self.dispatch.deadline(),
             self.manager.deadline(),
+            self.triggers.deadline(),
+            self.sampling.deadline(),
+            self.children.log_deadline(),
             self.update.as_ref().map(Update::deadline),
             groups,
             resting,
@@ -431,6 +514,12 @@ impl Daemon {
             Source::Stdout(child) => self.move_output(child, Stream::Stdout),
             Source::Stderr(child) => self.move_output(child, Stream::Stderr),
             Source::Channel(child) => self.read_channel(child, Channel::budget()),
+            Source::Notify(reach) => self.hear(reach),
+            Source::Check(child) => {
+                let (progress, over) = self.checks.visit(self.poll.registry(), child);
+                self.tell(over);
+                progress
+            }
             Source::Orphan(child) => self.look_at_orphan(child),
             Source::Wake => self.take_wake(),
             Source::Signals => self.take_signals(),
@@ -440,6 +529,8 @@ impl Daemon {
             }
             Source::Control => self.control.accept(self.poll.registry(), self.now),
             Source::Client(client) => self.serve(client),
+            Source::Files => self.take_files(),
+            Source::Calendar => self.take_calendar(),
             Source::Sink(1) => self.flush_sink(Stream::Stdout),
             Source::Sink(_) => self.flush_sink(Stream::Stderr),
         }
@@ -468,10 +559,22 @@ impl Daemon {
                     self.stop_everything(&format!("{signal:?}"));
                 }
                 Signal::Hangup | Signal::User1 | Signal::Window | Signal::Other(_) => {}
-                Signal::User2 => failpoint::panic_at("usr2"),
+                Signal::User2 => self.reopen_logs(),
             }
         }
         if children { self.reap() } else { Progress::Drained }
+    }
+
+    /// The end of everything.
+    pub fn end_outputs(&mut self) {
+        self.children.end_outputs(self.now, &mut self.desk);
+    }
+
+    /// Somebody has moved log files.
+    pub(super) fn reopen_logs(&mut self) {
+        failpoint::panic_at("usr2");
+        ::log::info!("opening log files anew");
+        self.children.reopen_logs();
     }
 
     fn stop_everything(&mut self, told: &str) {
@@ -497,11 +600,11 @@ impl Daemon {
             }
             failpoint::reach("ended");
             self.board.reaped.push(&ended);
-            self.exits[1] += 1;
             failpoint::reach("reaped");
             let reaped = reap::reap_one(ended.pid).unwrap_or(ended);
             failpoint::reach("forgotten");
             self.reaped(&reaped);
+            self.exits[1] += 1;
         }
         Progress::Drained
     }
@@ -513,8 +616,8 @@ impl Daemon {
         }
         let left: Vec<_> = self.board.left.waiting().skip(self.exits[0]).collect();
         for reaped in left {
-            self.exits[0] += 1;
             self.reaped(&reaped);
+            self.exits[0] += 1;
         }
         for number in self.board.take_signals() {
             self.heeded.push(number);
@@ -523,7 +626,7 @@ impl Daemon {
                 libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
                     self.stop_everything(&crate::sys::signals::name(number));
                 }
-                libc::SIGUSR2 => failpoint::panic_at("usr2"),
+                libc::SIGUSR2 => self.reopen_logs(),
                 _ => {}
             }
         }
@@ -559,6 +662,7 @@ impl Daemon {
         ::log::error!("the keeper is gone: taking its place");
         self.children.orphan();
         self.board.generation.fetch_add(1, SeqCst);
+        self.perform_all();
         self.record();
         let reason = self.become_keeper();
         ::log::error!("become the keeper: {reason}; if pmx dies now, nobody starts it again");
@@ -566,26 +670,43 @@ impl Daemon {
         Progress::Drained
     }
 
-    /// A process is gone. Its last words and messages are taken before its end is told.
+    /// A process is gone. Its last words and messages are taken before its end is told. What they say may be
+    /// put on record in between, so an exit counts as known only after this.
     fn reaped(&mut self, reaped: &Reaped) {
-        if self.checked_by(reaped) || self.manager.reaped(reaped, self.now) {
+        if self.checked_by(reaped)
+            || self.manager.reaped(reaped, self.now)
+            || self.tidy.reaped(reaped)
+            || self.dispatch.reaped(reaped)
+        {
             return;
+        }
+        if let Some(over) = self.checks.reaped(reaped) {
+            return self.supervisor.handle(self.now, over);
         }
         let Some(child) = self.children.find(reaped.pid) else {
             return self.autosave.reaped(reaped);
         };
         self.busy_with(child);
-        self.container_ended(child, reaped.status.number());
         for stream in [Stream::Stdout, Stream::Stderr] {
             // At most what a pipe can hold, several times over: others may go on writing to it.
             let drained = (0..16).any(|_| self.move_output(child, stream) != Progress::More);
             if !drained {
                 self.ready.insert(stream_source(child, stream));
             }
+            self.children.flush_output((child, stream), self.now, &mut self.desk);
         }
         let _ = self.read_channel(child, LAST_MESSAGES);
+        for reach in [Reach::Own, Reach::All] {
+            if self.hear(reach) == Progress::More {
+                self.ready.insert(Source::Notify(reach));
+            }
+        }
         failpoint::reach("last-words");
-        if let Some((living, end)) = self.children.ended(child, reaped) {
+        if self.children.succeed(self.poll.registry(), child) {
+            return;
+        }
+        self.container_ended(child, reaped.status.number());
+        if let Some((living, end)) = self.children.ended(child, reaped, self.now) {
             self.gone(child, living, end, Some(reaped.status));
         }
     }
@@ -603,24 +724,34 @@ impl Daemon {
             unwatch(registry, channel.fd());
         }
         self.primary.gone(registry, &mut self.children, id);
+        self.orphans_ended.remove(&id);
         let signal = match status {
             Some(ExitStatus::Signal { number, .. }) => Some(number),
             _ => None,
         };
-        self.memories.ended(child.process, &child, &end, signal, clock::wall(), self.now);
+        let why = self.supervisor.why_told_to_end(id);
+        self.memories.ended(&child, &end, signal, why, (clock::wall(), self.now));
         let claim = self.home.claim(&child.app, id.0);
         failpoint::reach("gone");
         if child.app.command.runtime == crate::app::Runtime::Launcher {
             let _ = std::fs::remove_file(claim);
         }
+        let oom = end.out_of_memory.then(|| Happened {
+            numbers: serde_json::json!({"by": "kernel", "limit": child.app.limits.memory}),
+            ..Happened::new(Occasion::Oom, end.text.as_str())
+        });
         self.supervisor.handle(self.now, Input::Exited { child: id, end });
+        if let Some(happened) = oom {
+            self.alert(child.process, &happened);
+        }
     }
 
-    /// Groups whose leader has ended, of children that were told to stop.
+    /// Children whose leader has ended, and groups whose child is over.
     fn look_at_groups(&mut self) {
         self.board.busy_with.store(NOBODY, SeqCst);
+        self.children.forget_census();
         if self.children.is_lingering() {
-            for (id, child, end) in self.children.take_gone() {
+            for (id, child, end) in self.children.take_gone(self.now) {
                 self.gone(id, child, end, None);
             }
         }
@@ -635,6 +766,10 @@ impl Daemon {
 
     fn converse(&mut self, child: ChildId, budget: usize, buffer: &mut [u8]) -> Progress {
         for _ in 0..budget {
+            // An address that was given up is free once that is on record: who asks waits for the next round.
+            if kept::any() && budget != LAST_MESSAGES {
+                return Progress::More;
+            }
             let registry = self.poll.registry();
             if self.children.flush(registry, child) {
                 self.primary.caught_up(registry, &mut self.children, child);
@@ -673,11 +808,6 @@ impl Daemon {
         let children = &mut self.children;
         match message {
             FromWorker::QueryServer { seq, query } => {
-                if kept::any() {
-                    // An address that was just given up is free once that is on record.
-                    self.record();
-                }
-                let (registry, children) = (self.poll.registry(), &mut self.children);
                 self.primary.query_server(registry, children, child, seq, &query);
             }
             FromWorker::Listening => {
@@ -689,7 +819,9 @@ impl Daemon {
                 children.send(registry, child, node::ack(seq), None);
             }
             FromWorker::Ack { seq, accepted } => {
+                let over = self.checks.acknowledged(registry, child, seq, accepted);
                 self.primary.acknowledged(registry, children, child, seq, accepted);
+                self.tell(over);
             }
             FromWorker::AppHandle => {
                 children.send(registry, child, node::handle_ack(), None);
@@ -702,7 +834,8 @@ impl Daemon {
             FromWorker::Drained => self.supervisor.handle(self.now, Input::Drained { child }),
             FromWorker::Ready => self.supervisor.handle(self.now, Input::Ready { child }),
             FromWorker::App(value) => {
-                if let Some(process) = self.supervisor.owner(child)
+                if self.app_said(child, &value)
+                    && let Some(process) = self.supervisor.owner(child)
                     && let Some(name) = self.supervisor.process(process).map(|p| p.app.name.clone())
                 {
                     self.publish(process, name, EventKind::Message, value.to_string());
@@ -712,10 +845,24 @@ impl Daemon {
         }
     }
 
+    fn tell(&mut self, input: Option<Input>) {
+        if let Some(input) = input {
+            self.supervisor.handle(self.now, input);
+        }
+    }
+
     /// Notes whom we are dealing with: if we die of it, the next daemon knows.
     pub(super) fn busy_with(&self, child: ChildId) {
         let owner = self.supervisor.owner(child).map_or(NOBODY, |process| u64::from(process.0) + 1);
         self.board.busy_with.store(owner, SeqCst);
+    }
+
+    /// Performs all that was decided: what is on record as decided the next daemon takes for done.
+    pub(super) fn perform_all(&mut self) {
+        self.perform_actions();
+        while self.has_actions {
+            self.perform_actions();
+        }
     }
 
     /// Performs what was decided, as much as one round allows.

@@ -1,15 +1,20 @@
 //! The files of one daemon: everything below its home, private to its owner.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::{App, Instances};
+use super::notify::Reach;
+use crate::app::{App, Combined, Instances};
 use crate::node;
+use crate::sys::datagram::LONGEST_PATH;
+use crate::sys::{family, pipe, proc};
+use crate::time::Wall;
 
 /// Where the daemon lives.
 #[derive(Clone, Debug)]
@@ -29,10 +34,12 @@ pub struct Home {
 struct Public {
     preload: PathBuf,
     claims: PathBuf,
+    sockets: PathBuf,
 }
 
-/// A file system in memory that every user may write to.
-const MEMORY: &str = "/dev/shm";
+/// The memory of [`Home::keep_memory`].
+const BOARD: &str = "board";
+const LINES: &str = "lines";
 /// Where a root daemon keeps what every user may read.
 const PUBLIC: &str = "/run/pmx";
 
@@ -58,7 +65,7 @@ impl Home {
 
     /// Where nothing can be written: no control socket, and Node apps run unclustered.
     pub fn nowhere() -> Home {
-        Home { path: PathBuf::new(), identity: String::new(), preload: None, public: OnceLock::new() }
+        Home { path: PathBuf::new(), identity: "0".to_string(), preload: None, public: OnceLock::new() }
     }
 
     /// Whether there is a directory.
@@ -112,7 +119,7 @@ impl Home {
             }
         };
         let found = fs::metadata(&path).map_or((0, 0), |found| (found.dev(), found.ino()));
-        let identity = format!("{:x}-{:x}", found.0, found.1);
+        let identity = format!("{:x}.{:x}", found.0, found.1);
         Home { path, identity, preload, public: OnceLock::new() }
     }
 
@@ -120,7 +127,7 @@ impl Home {
     /// `None`: there is no such place, or somebody else was there first.
     pub fn state(&self) -> Option<PathBuf> {
         let us = nix::unistd::geteuid().as_raw();
-        let path = Path::new(MEMORY).join(format!("pmx-{us}-{}", self.identity));
+        let path = Path::new(pipe::MEMORY).join(format!("pmx-{us}-{}", self.identity));
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
             _ => {}
@@ -129,9 +136,50 @@ impl Home {
         (found.is_dir() && found.uid() == us && found.mode() & 0o777 == 0o700).then_some(path)
     }
 
+    /// Gives what outlives a daemon a name there, so that it outlives its keeper, too.
+    pub fn keep_memory(&self, board: BorrowedFd, lines: Option<BorrowedFd>) {
+        let Some(state) = self.state() else { return };
+        for (file, name) in [(Some(board), BOARD), (lines, LINES)] {
+            if let Some(file) = file
+                && let Err(error) = pipe::name(file, &state.join(name))
+            {
+                // A kernel or a machine without such files; what is written down is found again nevertheless.
+                log::debug!("name {name}: {}", crate::sys::reason(&error));
+            }
+        }
+    }
+
+    /// What a daemon had so, that was killed together with its keeper: its board, and the beginnings of lines.
+    pub fn memory_left(&self) -> [Option<File>; 2] {
+        let state = self.state();
+        [BOARD, LINES].map(|name| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+            options.open(state.as_ref()?.join(name)).ok()
+        })
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// By which the processes of a child are known; no other child has the same.
+    pub fn mark(&self, child: u64, at: Wall) -> String {
+        format!("{}-{child}-{:x}", self.identity, at.0)
+    }
+
+    /// What our directory is called among the control groups: as no other one's, and the same for the next daemon.
+    pub fn group(&self) -> String {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let us = nix::unistd::geteuid();
+        if self.is_nowhere() {
+            let keeper = family::parent();
+            let since = proc::stat(keeper).map_or(0, |stat| stat.start_ticks);
+            return format!("pmx-{us}-{keeper}-{since:x}");
+        }
+        let path = BuildHasherDefault::<DefaultHasher>::default().hash_one(&self.path) as u32;
+        format!("pmx-{us}-{}-{path:x}", self.identity)
     }
 
     /// What the Node processes of an app preload.
@@ -165,6 +213,22 @@ impl Home {
         }
     }
 
+    /// Where children tell how they are.
+    pub fn notify_socket(&self, reach: Reach) -> io::Result<PathBuf> {
+        let fits = |path: &PathBuf| path.as_os_str().len() <= LONGEST_PATH;
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        match reach {
+            Reach::Own => {
+                let path = Some(self.path.join("run/notify")).filter(fits);
+                path.or_else(|| Some(self.state()?.join("notify"))).ok_or_else(absent)
+            }
+            Reach::All => {
+                let public = self.public().ok_or_else(absent)?;
+                Ok(public.sockets.join(format!("notify-{}", self.identity)))
+            }
+        }
+    }
+
     fn public(&self) -> Option<&Public> {
         let prepare = || {
             let made = Public::prepare(Path::new(PUBLIC));
@@ -185,33 +249,61 @@ impl Home {
 
     /// Where a stream of one process goes.
     pub fn log_file(&self, app: &App, id: u32, stream: Stream) -> PathBuf {
+        if app.logs.disabled {
+            return PathBuf::from("/dev/null");
+        }
         let (declared, word) = match stream {
             Stream::Stdout => (&app.out_file, "out"),
             Stream::Stderr => (&app.error_file, "error"),
         };
         let Some(declared) = declared else {
-            let name = file_name(&app.name);
-            let file =
-                if app.merge_logs { format!("{name}-{word}.log") } else { format!("{name}-{word}-{id}.log") };
-            return self.path.join("logs").join(file);
+            return self.usual_log(app, id, &format!("-{word}"));
         };
-        let path = app.cwd.path().join(declared.path());
-        let special = path.as_os_str() == "/dev/null" || path.file_name().is_some_and(|n| n == "NULL");
-        if app.merge_logs || app.instances == Instances::Count(1) || special {
-            return path;
-        }
-        // As pm2 does: the id before the extension, so that instances do not share a file.
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-        path.with_file_name(format!("{stem}-{id}{extension}"))
+        numbered(app, id, app.cwd.path().join(declared.path()))
     }
+
+    /// Where both streams of one process go, beside that.
+    pub fn combined_file(&self, app: &App, id: u32) -> Option<PathBuf> {
+        match &app.logs.combined {
+            _ if app.logs.disabled => None,
+            Combined::None => None,
+            Combined::Usual => Some(self.usual_log(app, id, "")),
+            Combined::File(path) => Some(numbered(app, id, app.cwd.path().join(path.path()))),
+        }
+    }
+
+    /// All log files of one process.
+    pub fn log_files(&self, app: &App, id: u32) -> impl Iterator<Item = PathBuf> {
+        let streams = [Stream::Stdout, Stream::Stderr].map(|stream| self.log_file(app, id, stream));
+        streams.into_iter().chain(self.combined_file(app, id))
+    }
+
+    /// `kind` comes between the name and the id.
+    fn usual_log(&self, app: &App, id: u32, kind: &str) -> PathBuf {
+        let name = file_name(&app.name);
+        let file =
+            if app.merge_logs { format!("{name}{kind}.log") } else { format!("{name}{kind}-{id}.log") };
+        self.path.join("logs").join(file)
+    }
+}
+
+/// A declared path; as pm2 does, the id goes before the extension, so that instances do not share a file.
+fn numbered(app: &App, id: u32, path: PathBuf) -> PathBuf {
+    let special = path.as_os_str() == "/dev/null" || path.file_name().is_some_and(|n| n == "NULL");
+    if app.merge_logs || app.instances == Instances::Count(1) || special {
+        return path;
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{id}{extension}"))
 }
 
 impl Public {
     fn prepare(path: &Path) -> io::Result<Public> {
-        let claims = path.join("claims");
+        let (claims, sockets) = (path.join("claims"), path.join("sockets"));
         fs::create_dir_all(&claims)?;
-        for (path, mode) in [(path, 0o755), (claims.as_path(), 0o1733)] {
+        fs::create_dir_all(&sockets)?;
+        for (path, mode) in [(path, 0o755), (claims.as_path(), 0o1733), (sockets.as_path(), 0o711)] {
             let found = fs::symlink_metadata(path)?;
             if !found.is_dir() || found.uid() != 0 {
                 return Err(io::Error::other(format!("{} is not a directory of root", path.display())));
@@ -224,7 +316,7 @@ impl Public {
         fs::write(&fresh, node::PRELOAD)?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644))?;
         fs::rename(&fresh, &preload)?;
-        Ok(Public { preload, claims })
+        Ok(Public { preload, claims, sockets })
     }
 }
 
@@ -268,5 +360,15 @@ mod tests {
         assert_eq!(path(&app), "/srv/log/err-7.log");
         app.error_file = Some(Text::from("/dev/null"));
         assert_eq!(path(&app), "/dev/null");
+        let both = |app: &App| home.combined_file(app, 7).map(|path| path.display().to_string());
+        assert_eq!(both(&app), None);
+        app.logs.combined = Combined::Usual;
+        assert_eq!(both(&app).unwrap(), "/h/logs/..-a-b-7.log");
+        app.logs.combined = Combined::File(Text::from("all.txt"));
+        assert_eq!(both(&app).unwrap(), "/srv/all-7.txt");
+        app.merge_logs = true;
+        assert_eq!(both(&app).unwrap(), "/srv/all.txt");
+        app.logs.disabled = true;
+        assert_eq!((both(&app), path(&app)), (None, "/dev/null".to_string()));
     }
 }

@@ -2,7 +2,7 @@
 //! then does what they stand for leave the places where the next daemon would find it again.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::event_loop::Daemon;
@@ -181,11 +181,13 @@ impl Daemon {
     fn put_rest(&mut self, everything: bool) {
         let mut shares = std::mem::take(&mut self.primary.changed);
         let mut memories = std::mem::take(&mut self.memories.changed);
+        let mut dates = std::mem::take(&mut self.triggers.calendar.changed);
         let mut clients = std::mem::take(&mut self.control.changed);
         let mut asked = std::mem::take(&mut self.changed_asked);
         if everything {
             shares.extend(self.primary.shares());
             memories.extend(self.memories.processes());
+            dates.extend(self.triggers.calendar.processes());
             clients.extend(self.control.clients());
             asked.extend(self.asked.keys());
         }
@@ -200,6 +202,13 @@ impl Daemon {
         for id in memories {
             journal.put(&Entry::Memory(id, self.memories.get(id).cloned()));
         }
+        let events = self.history.take_record(everything);
+        if !events.is_empty() {
+            journal.put(&Entry::Happened(events));
+        }
+        for id in dates {
+            journal.put(&Entry::Schedule(id, self.triggers.calendar.record(id)));
+        }
         for id in clients {
             journal.put(&Entry::Client(id, self.control.record(id)));
         }
@@ -208,6 +217,9 @@ impl Daemon {
         }
         if std::mem::take(&mut self.primary.changed_adopted) || everything {
             journal.put(&Entry::Adopted(self.primary.adopted()));
+        }
+        if std::mem::take(&mut self.ears.changed) || everything {
+            journal.put(&Entry::Ears(self.ears.record()));
         }
         if let Some(record) = self.runtime.as_mut().and_then(|runtime| runtime.take_record(everything)) {
             journal.put(&Entry::Container(record));
@@ -246,6 +258,11 @@ impl Daemon {
         self.ready.extend(more.into_iter().map(Source::Channel));
     }
 
+    /// So that what is in memory alone is found even if our keeper dies with us.
+    pub fn keep_memory(&self) {
+        self.home.keep_memory(self.memo.board.as_fd(), self.desk.shelf.file());
+    }
+
     /// All fds that the next daemon must have.
     pub(super) fn heirlooms(&self) -> BTreeSet<RawFd> {
         let mut fds: BTreeSet<RawFd> = self.board.fds().collect();
@@ -255,13 +272,14 @@ impl Daemon {
             fds.extend(record.fds());
         }
         for output in self.children.output_ids().filter_map(|of| self.children.output_record(of)) {
-            fds.extend([Some(output.pipe), output.file].into_iter().flatten());
+            fds.extend(output.fds());
         }
         for share in self.primary.shares().filter_map(|id| self.primary.record(id)) {
             fds.extend(share.sockets.iter().map(|(_, fd, _)| *fd));
         }
         fds.extend(self.primary.connections());
         fds.extend(self.primary.adopted());
+        fds.extend(self.ears.record().iter().map(|ear| ear.fd));
         fds.extend(self.control.clients().filter_map(|id| self.control.record(id)).map(|client| client.fd));
         fds
     }

@@ -6,29 +6,44 @@
 //! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
 //! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
 //! says, `update` hands it to another program, `journal` where it stands, `resume` how the next one begins;
-//! `watch` has the kernel tell what is ready; `autosave` has what was declared written to disk; `runtime` is what is different in a container, and `sink`
+//! `watch` has the kernel tell what is ready; `tidy` has old logs looked after; `alert` tells whom an app names for what
+//! happens to it; `autosave` has what was declared written to disk; `pid_files` tell others of process ids; `sampling`
+//! notes what processes use, in `segments`; `runtime` is what is different in a container, and `sink`
 //! where its output goes.
 
+mod alert;
 mod autosave;
+mod bounds;
+mod bus;
 mod channel;
+mod check;
 mod children;
+mod containment;
 mod control;
 mod event_loop;
+mod history;
 mod home;
 mod journal;
 mod log;
 mod manager;
 mod memo;
+mod notify;
+mod own_log;
 mod perform;
+mod pid_files;
 mod primary;
 mod record;
 mod requests;
 mod resume;
 pub mod runtime;
+mod sampling;
+mod segments;
 mod share;
 mod sink;
 mod source;
 mod store;
+mod tidy;
+mod triggers;
 mod update;
 mod views;
 mod watch;
@@ -47,6 +62,7 @@ use event_loop::{Beginning, Daemon, Instruments};
 use home::Home;
 use journal::Journal;
 use manager::Manager;
+use own_log::OwnLog;
 
 use crate::sys::board::{NOT_NOW, Phase, Shared, Slot};
 use crate::sys::notify::Notify;
@@ -71,7 +87,7 @@ pub struct Options {
 
 /// Runs a daemon until it is told to end: a first one, or the next one after another, of which `shared` tells.
 pub fn main(mut options: Options, shared: Shared) -> ExitCode {
-    log_to_stderr();
+    log_to_stderr(options.home.join("pmx.log"));
     abort_on_panic();
     memory::return_large();
     let board = shared.board;
@@ -100,10 +116,13 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
             board.set_phase(Phase::Serving);
             tell("ok");
             ::log::info!("pmx {} serves {}", env!("CARGO_PKG_VERSION"), home.path().display());
+            daemon.keep_memory();
             daemon.run(resurrect);
+            daemon.end_outputs();
+            daemon.children.leave(clock::mono());
             board.set_phase(Phase::Ending);
             // In this order: who finds the lock free finds no trace of us.
-            home.leave();
+            daemon.leave();
             if let Some(state) = home.state() {
                 let _ = std::fs::remove_dir_all(state);
             }
@@ -155,7 +174,7 @@ fn begin_in(
     home: &Home,
     passed: Vec<(String, RawFd)>,
     mut manager: Manager,
-    shared: Shared,
+    mut shared: Shared,
 ) -> Result<Daemon, String> {
     write_pid(home);
     let instruments = Instruments::new(false)?;
@@ -171,6 +190,7 @@ fn begin_in(
             "the last daemon and its keeper were killed: {} of its children live",
             left.children.len()
         );
+        resume::find_output_again(home, &mut shared);
     }
     let journal = Journal::create(shared.board, home.state().as_deref())
         .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
@@ -197,11 +217,17 @@ fn abort_on_panic() {
     }));
 }
 
-fn log_to_stderr() {
+fn log_to_stderr(file: PathBuf) {
+    let own = OwnLog::new(file);
     let started = env_logger::Builder::new()
         .filter_level(::log::LevelFilter::Info)
         .parse_env("PMX_LOG")
-        .format(|line, record| writeln!(line, "{} {}: {}", clock::wall(), record.level(), record.args()))
+        .format(move |line, record| {
+            if let Some(fault) = own.look() {
+                writeln!(line, "{} WARN: {fault}", clock::wall())?;
+            }
+            writeln!(line, "{} {}: {}", clock::wall(), record.level(), record.args())
+        })
         .try_init();
     if let Err(error) = started {
         eprintln!("pmx: start logging: {error}");

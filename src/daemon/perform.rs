@@ -1,8 +1,11 @@
 //! Carries out what the supervisor decides.
 
+use super::alert::Happened;
+use super::check::Ask;
 use super::children::Request;
 use super::event_loop::Daemon;
 use super::record::Asked;
+use crate::app::Notice;
 use crate::protocol::{Answer, Event, EventKind, Message};
 use crate::supervisor::{Action, Input, ProcId};
 use crate::sys::{clock, failpoint};
@@ -13,6 +16,8 @@ use crate::time::Millis;
 const IDLE_GRACE: Millis = Millis(2_000);
 /// How long a daemon that ends waits for clients that do not read.
 const LAST_ANSWERS: Millis = Millis(1_000);
+/// The same for alerts that are not sent yet: the end of a container may be what they are about.
+const LAST_ALERTS: Millis = Millis(2_000);
 
 impl Daemon {
     /// Performs one action. What the supervisor must know of it comes back as an input.
@@ -20,16 +25,19 @@ impl Daemon {
         let registry = self.poll.registry();
         match action {
             Action::Spawn { child, process, app, instance, hold } => {
-                let home = &self.home;
-                let (now, wall) = (self.now, clock::wall());
-                let request = Request { child, process, app, instance, hold, home, now, wall };
                 if self.is_safe() {
                     let reason = "pmx is in safe mode".to_string();
                     return Some(Input::SpawnFailed { child, reason, transient: true });
                 }
                 self.busy_with(child);
+                let home = &self.home;
+                let notify = self.ears.path(registry, home, &app);
+                let (now, wall) = (self.now, clock::wall());
+                let created = self.memories.get(process).map_or(wall, |memory| memory.created);
+                let request =
+                    Request { child, process, app, instance, hold, created, home, notify, now, wall };
                 failpoint::reach("before-spawn");
-                match self.children.spawn(registry, &request) {
+                match self.children.spawn(registry, &request, &mut self.desk) {
                     Ok(()) => {
                         failpoint::reach("after-spawn");
                         self.primary.join(child, hold);
@@ -58,19 +66,39 @@ impl Daemon {
                     return Some(Input::Drained { child });
                 }
             }
-            Action::Stop { child, signal } => {
+            Action::Stop { child, notice } => {
                 failpoint::reach("before-stop");
-                self.children.stop(child, signal);
+                match notice {
+                    Notice::Signal(signal) => self.children.stop(child, signal),
+                    Notice::Message { or } => self.children.ask_to_stop(registry, child, or),
+                }
                 failpoint::reach("after-stop");
             }
             Action::Kill { child } => {
                 failpoint::reach("before-kill");
-                self.children.stop(child, libc::SIGKILL);
+                self.children.kill(child);
+            }
+            Action::Examine { child } => {
+                return self.children.survivors(child).map(|state| Input::Unkillable { child, state });
             }
             Action::Signal { child, signal } => self.children.signal(child, signal),
+            Action::Check { child, app } => {
+                let process = self.children.get(child).map(|child| child.process);
+                let memory = process.and_then(|process| self.memories.get(process));
+                let created = memory.map_or(clock::wall(), |memory| memory.created);
+                let ask = Ask { child, app: &app, created, home: &self.home };
+                return self.checks.begin(registry, &mut self.children, &mut self.primary, &ask);
+            }
+            Action::EndCheck { child } => self.checks.end(registry, child),
             Action::Publish { process, name, kind, detail } => self.publish(process, name, kind, detail),
+            Action::Alert { process, occasion, cause, reason } => {
+                self.alert(process, &Happened { cause, ..Happened::new(occasion, reason) });
+            }
             Action::Release { app } => self.primary.release(registry, &app),
-            Action::Forget { process } => self.memories.forget(process),
+            Action::Forget { process } => {
+                self.memories.forget(process);
+                self.children.forget_counts(process);
+            }
             Action::Progress { op, progress } => {
                 if let Some(Asked { client, id, .. }) = self.asked.get(&op) {
                     let (client, id) = (*client, *id);
@@ -96,7 +124,10 @@ impl Daemon {
                     failpoint::reach("after-answer");
                 }
             }
-            Action::Exit => self.ending = Some(self.now + LAST_ANSWERS),
+            Action::Exit => {
+                let last = if self.dispatch.is_idle() { LAST_ANSWERS } else { LAST_ALERTS };
+                self.ending = Some(self.now + last);
+            }
         }
         None
     }
@@ -108,11 +139,22 @@ impl Daemon {
             self.memories.begin(process, at);
             self.autosave.begun();
         }
+        self.triggers.touch(process, &name);
+        self.sampling.wake();
         if kind != EventKind::Message {
             self.autosave.touch(self.now);
             let comma = if detail.is_empty() { "" } else { ": " };
-            log::info!("{name}({}) {kind:?}{comma}{detail}", process.0);
+            // That it was spawned for no particular reason goes without saying: it comes up, or fails.
+            let is_said = kind == EventKind::Spawned && detail.is_empty();
+            let level = if is_said { log::Level::Debug } else { log::Level::Info };
+            log::log!(level, "{name}({}) {kind:?}{comma}{detail}", process.0);
         }
-        self.control.publish(Event { at, kind, id: process.0, name, detail });
+        let event = Event { at, kind, id: process.0, name, detail };
+        if kind != EventKind::Message {
+            self.history.add(&event);
+            self.deliver_event(&event);
+            self.alert_of_event(process, event.kind, &event.detail);
+        }
+        self.control.publish(event);
     }
 }

@@ -20,11 +20,13 @@ use super::share::{AppKey, Listener, Share, User, is_at};
 use super::source::Progress;
 use crate::app::{App, Balance};
 use crate::node::{self, Handle, Place, Query};
+use crate::protocol::Queue;
 use crate::supervisor::ChildId;
 use crate::sys::board::{ARRIVED, Board, FLIGHTS};
-use crate::sys::failpoint;
+use crate::sys::holder::{self, Bound, Transport};
 use crate::sys::kept::Kept;
 use crate::sys::socket::{self, LocalAddr};
+use crate::sys::{failpoint, pipe};
 use crate::time::{Millis, Mono};
 
 /// Connections accepted in one visit.
@@ -55,6 +57,8 @@ pub struct Primary {
     unused: BTreeMap<ShareId, Option<Mono>>,
     next_share: u64,
     next_listener: u64,
+    /// The socket that was in the way last, and whose it is, if that can be seen.
+    found: Option<(u64, Option<i32>)>,
     /// What outlives us about connections that are handed over.
     board: Option<&'static Board>,
     /// Shares that changed since the journal was last told.
@@ -75,6 +79,17 @@ struct InFlight {
     connection: OwnedFd,
 }
 
+/// The way to a server of a child.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Door {
+    /// By a connection for this key, handed to it.
+    Own(String),
+    /// Its app shares that port, and it has not opened it.
+    Closed,
+    /// The port is not ours.
+    Elsewhere,
+}
+
 /// A child in its part as a worker.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -83,6 +98,9 @@ pub struct Worker {
     held: bool,
     /// It was told to accept no more.
     draining: bool,
+    /// So many connections it was handed and took.
+    #[serde(skip)]
+    accepted: u64,
 }
 
 impl Primary {
@@ -100,7 +118,7 @@ impl Primary {
     /// A child that may become a worker.
     pub fn join(&mut self, child: ChildId, held: bool) {
         self.changed_workers.insert(child);
-        self.workers.insert(child, Worker { held, draining: false });
+        self.workers.insert(child, Worker { held, ..Worker::default() });
     }
 
     /// A connection goes to a worker, and the next daemon shall know.
@@ -150,13 +168,7 @@ impl Primary {
         let (app, instance) = (living.app.clone(), living.instance);
         let id = match self.share(&app, instance, query) {
             Ok(id) => id,
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                log::info!("{}: listen on {}: {error}", app.name, query.key);
-                let answer = node::listen_error(seq, &query.key, &query.data, errno);
-                children.send(registry, child, answer, None);
-                return;
-            }
+            Err(error) => return self.refuse(registry, children, child, seq, query, &error),
         };
         failpoint::reach("bound");
         let Some(share) = self.shares.get_mut(&id) else { return };
@@ -165,14 +177,10 @@ impl Primary {
         let Some(listener) = share.sockets.get_mut(&slot) else { return };
         if share.policy == Balance::Rr && !listener.listens {
             if let Err(error) = socket::listen(listener.fd.as_fd(), share.backlog) {
-                log::info!("{}: listen on {}: {}", app.name, share.key, crate::sys::reason(&error));
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                let answer = node::listen_error(seq, &query.key, &query.data, errno);
-                children.send(registry, child, answer, None);
                 if share.users.is_empty() {
                     self.give_up(registry, id);
                 }
-                return;
+                return self.refuse(registry, children, child, seq, query, &error);
             }
             listener.listens = true;
         }
@@ -190,6 +198,52 @@ impl Primary {
             children.send(registry, child, shared, Some(listener.fd.as_fd()));
         }
         failpoint::reach("handed-over");
+    }
+
+    /// Tells a child that it cannot listen there, as Node's primary would, and people why.
+    fn refuse(
+        &mut self,
+        registry: &Registry,
+        children: &mut Children,
+        child: ChildId,
+        seq: u64,
+        query: &Query,
+        error: &io::Error,
+    ) {
+        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+        let by = if errno == libc::EADDRINUSE { self.holder(&query.place) } else { String::new() };
+        let why = format!("listen on {}: {}{by}", query.place, crate::sys::reason(error));
+        if let Some(living) = children.get_mut(child) {
+            log::warn!("{}({}): {why}", living.app.name, living.process.0);
+            living.refused = Some(why);
+        }
+        let answer = node::listen_error(seq, &query.key, &query.data, errno);
+        children.send(registry, child, answer, None);
+    }
+
+    /// Who has an address, as the end of a sentence; empty if that cannot be told.
+    fn holder(&mut self, place: &Place) -> String {
+        let (transport, ip, port) = match place {
+            Place::Tcp { ip, port, .. } => (Transport::Tcp, *ip, *port),
+            Place::Udp { ip, port, .. } => (Transport::Udp, *ip, *port),
+            Place::Unix { .. } | Place::Unavailable => return String::new(),
+        };
+        let Some(Bound { inode, uid }) = holder::bound(transport, ip, port) else { return String::new() };
+        let sockets = |share: &Share| share.sockets.values().any(|l| pipe::inode(l.fd.as_fd()) == inode);
+        if let Some(share) = self.shares.values().find(|share| sockets(share)) {
+            return format!(" by the app {}", share.app.name);
+        }
+        // A crash loop asks again and again, and to look at everybody is dear.
+        let pid = match self.found {
+            Some((known, None)) if known == inode => None,
+            Some((known, Some(pid))) if known == inode && holder::has(pid, inode) => Some(pid),
+            _ => holder::process(inode),
+        };
+        self.found = Some((inode, pid));
+        match pid.and_then(|pid| Some((pid, holder::name(pid)?))) {
+            Some((pid, name)) => format!(" by process {pid} ({name})"),
+            None => format!(" by a process of user {uid}"),
+        }
     }
 
     /// The share of `query`, bound if it is new, with a socket for the slot.
@@ -248,7 +302,8 @@ impl Primary {
                 }
             }
         }
-        if let Some(living) = children.get(child) {
+        if let Some(living) = children.get_mut(child) {
+            living.refused = None;
             self.note_unused(&AppKey::of(&living.app));
         }
         self.cover(registry, children);
@@ -284,7 +339,7 @@ impl Primary {
             share.rota.leave(child.0);
         }
         self.cover(registry, children);
-        let seq = self.board.map_or(0, |board| board.last_seq.fetch_add(1, SeqCst) + 1);
+        let seq = self.next_seq();
         let disconnect = node::disconnect(seq);
         children.send(registry, child, node::drain(grace), None)
             && children.send(registry, child, disconnect, None)
@@ -335,6 +390,9 @@ impl Primary {
             self.arrived(seq);
             failpoint::reach("arrived");
             drop(connection);
+            if let Some(worker) = self.workers.get_mut(&child) {
+                worker.accepted += 1;
+            }
             None
         } else {
             Some(connection)
@@ -571,6 +629,29 @@ impl Primary {
         failpoint::reach("given-up");
     }
 
+    /// The way to the server of a child on this port, or on its first.
+    pub fn door(&self, app: &App, child: ChildId, port: Option<u16>) -> Door {
+        let key = AppKey::of(app);
+        let is_it = |share: &&Share| {
+            let stream = matches!(share.place, Place::Tcp { .. } | Place::Unix { .. });
+            share.app == key
+                && stream
+                && port.is_none_or(|port| share.addr.is_some_and(|addr| addr.port() == port))
+        };
+        let mut shares = self.shares.values().filter(is_it).peekable();
+        if shares.peek().is_none() {
+            return Door::Elsewhere;
+        }
+        // By any other way its siblings may answer.
+        let own = shares.find(|share| share.users.get(&child).is_some_and(|user| user.listens));
+        own.map_or(Door::Closed, |share| Door::Own(share.key.clone()))
+    }
+
+    /// The number of the next connection or command that a worker answers for.
+    pub fn next_seq(&self) -> u64 {
+        self.board.map_or(0, |board| board.last_seq.fetch_add(1, SeqCst) + 1)
+    }
+
     /// The addresses that a child has open, for people.
     pub fn addresses(&self, child: ChildId) -> Vec<String> {
         let used = self.shares.values().filter(|share| share.users.contains_key(&child));
@@ -581,6 +662,23 @@ impl Primary {
             (_, None) => share.key.clone(),
         })
         .collect()
+    }
+
+    /// So many connections a child was handed and took, since it was started or we were; `None`: the kernel deals
+    /// them out.
+    pub fn accepted(&self, child: ChildId) -> Option<u64> {
+        let deals = |share: &Share| share.policy == Balance::Rr && share.users.contains_key(&child);
+        self.shares.values().any(deals).then(|| self.workers.get(&child).map_or(0, |worker| worker.accepted))
+    }
+
+    /// The queues that a child accepts from.
+    pub fn queues(&self, child: ChildId) -> Vec<Queue> {
+        let queue = |share: &Share| {
+            let listener = share.sockets.get(&share.users.get(&child)?.slot)?;
+            let (waiting, most) = socket::accept_queue(listener.fd.as_fd())?;
+            Some(Queue { address: share.addr?.to_string(), waiting, most })
+        };
+        self.shares.values().filter_map(queue).collect()
     }
 
     /// Whether the child has anything open.

@@ -11,14 +11,15 @@ use serde::{Deserialize, Serialize};
 use super::children::{ChildRecord, OutputRecord};
 use super::control::ClientRecord;
 use super::home::{Home, Stream};
-use super::log;
+use super::notify::EarRecord;
 use super::primary::Worker;
 use super::runtime::ContainerRecord;
 use super::share::ShareRecord;
+use super::triggers::calendar::Scheduled;
 use super::update;
 use super::views::Memory;
 use crate::app::{App, Env, SharedEnv, Text};
-use crate::protocol::Message;
+use crate::protocol::{Event, Message};
 use crate::supervisor::{Beside, Change, ChildId, OpId, ProcId, Process, Supervisor};
 use crate::sys::pipe;
 
@@ -50,6 +51,10 @@ pub enum Entry {
     Share(u64, Option<ShareRecord>),
     /// What is remembered of a process.
     Memory(ProcId, Option<Memory>),
+    /// What happened, oldest first.
+    Happened(Vec<Event>),
+    /// When a process is due.
+    Schedule(ProcId, Option<Scheduled>),
     /// A client.
     Client(u64, Option<ClientRecord>),
     /// Who waits for an operation.
@@ -62,12 +67,14 @@ pub enum Entry {
     Updating(Option<update::Asked>),
     /// How far a container is from its end.
     Container(ContainerRecord),
+    /// The sockets of sd_notify.
+    Ears(Vec<EarRecord>),
     /// Fds of processes that were left out: they stay open, for ever.
     Spared(Vec<RawFd>),
 }
 
 /// The kinds of entries that this version knows.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 20] = [
     "head",
     "env",
     "app",
@@ -78,12 +85,15 @@ const KNOWN: [&str; 17] = [
     "output",
     "share",
     "memory",
+    "happened",
+    "schedule",
     "client",
     "asked",
     "next",
     "adopted",
     "updating",
     "container",
+    "ears",
     "spared",
 ];
 
@@ -181,7 +191,7 @@ pub fn process(mut process: Box<Process>, mut number: impl FnMut(&Arc<App>) -> u
     let mut apart = |app: &mut Arc<App>| number(&std::mem::replace(app, Process::elsewhere()));
     let app = apart(&mut process.app);
     let candidate = match &mut process.beside {
-        Some(Beside::Candidate { app, .. }) => apart(app),
+        Some(Beside::Preparing { app, .. } | Beside::Candidate { app, .. }) => apart(app),
         Some(Beside::Rejected { .. } | Beside::Retiring(_)) | None => 0,
     };
     ProcessRecord { process, app, candidate, env: 0, candidate_env: 0 }
@@ -206,6 +216,10 @@ pub struct Left {
     pub shares: BTreeMap<u64, ShareRecord>,
     /// Memories.
     pub memories: BTreeMap<ProcId, Memory>,
+    /// What happened.
+    pub happened: Vec<Event>,
+    /// Dates.
+    pub schedules: BTreeMap<ProcId, Scheduled>,
     /// Clients.
     pub clients: BTreeMap<u64, ClientRecord>,
     /// Who waits for what.
@@ -220,6 +234,8 @@ pub struct Left {
     pub updating: Option<update::Asked>,
     /// How far the container is from its end.
     pub container: Option<ContainerRecord>,
+    /// The sockets of sd_notify.
+    pub ears: Vec<EarRecord>,
     /// Lines of kinds that this version does not know, newest last.
     pub strange: Vec<Vec<u8>>,
     whole: bool,
@@ -274,6 +290,8 @@ impl Left {
             Entry::Output(child, stream, output) => put(&mut self.outputs, (child, stream), output),
             Entry::Share(id, share) => put(&mut self.shares, id, share),
             Entry::Memory(id, memory) => put(&mut self.memories, id, memory),
+            Entry::Happened(events) => self.happened.extend(events),
+            Entry::Schedule(id, dates) => put(&mut self.schedules, id, dates),
             Entry::Client(id, client) => put(&mut self.clients, id, client),
             Entry::Asked(op, asked) => put(&mut self.asked, op, asked),
             Entry::Next(next) => {
@@ -284,6 +302,7 @@ impl Left {
             Entry::Adopted(fds) => self.adopted = fds,
             Entry::Updating(asked) => self.updating = asked,
             Entry::Container(container) => self.container = Some(container),
+            Entry::Ears(ears) => self.ears = ears,
             Entry::Spared(fds) => self.spared = fds,
         }
     }
@@ -321,6 +340,20 @@ impl Left {
         supervisor
     }
 
+    /// Forgets who waits for what was decided and not told before its daemon died: nothing will tell it. Whoever it
+    /// is asks again.
+    pub fn forget_what_is_over(&mut self) {
+        let mut open = BTreeSet::new();
+        for change in &self.decisions {
+            match change {
+                Change::Operation(op, Some(_)) => drop(open.insert(*op)),
+                Change::Operation(op, None) => drop(open.remove(op)),
+                _ => {}
+            }
+        }
+        self.asked.retain(|op, asked| asked.answer.is_some() || asked.shutdown || open.contains(op));
+    }
+
     /// A process with its apps.
     fn whole(&self, record: ProcessRecord) -> Box<Process> {
         let mut process = record.process;
@@ -329,7 +362,7 @@ impl Left {
             false => Arc::make_mut(app).inherit = self.env(env),
         };
         set(&mut process.app, record.app, record.env);
-        if let Some(Beside::Candidate { app, .. }) = &mut process.beside {
+        if let Some(Beside::Preparing { app, .. } | Beside::Candidate { app, .. }) = &mut process.beside {
             set(app, record.candidate, record.candidate_env);
         }
         process
@@ -360,6 +393,7 @@ impl Left {
         self.clients.clear();
         self.asked.clear();
         self.adopted.clear();
+        self.ears.clear();
         self.spared.clear();
         self.updating = None;
         self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
@@ -375,8 +409,7 @@ impl Left {
             let Ok(pipe) = pipe::reopen(child.pid, number, output.inode) else { return false };
             output.pipe = pipe.into_raw_fd();
             let app = child.whole().unwrap_or_else(|| apps.get(app).map_or(&nobody, |app| app));
-            let file = log::open(&home.log_file(app, child.process.0, *stream)).ok().flatten();
-            output.file = file.map(IntoRawFd::into_raw_fd);
+            output.open_anew(home, app, child.process.0, *stream);
             true
         });
     }
@@ -389,11 +422,12 @@ impl Left {
     /// All fds that it names.
     pub fn fds(&self) -> BTreeSet<RawFd> {
         let children = self.children.values().flat_map(|(child, _)| child.fds());
-        let outputs = self.outputs.values().flat_map(|output| [Some(output.pipe), output.file]).flatten();
+        let outputs = self.outputs.values().flat_map(OutputRecord::fds);
         let sockets = self.shares.values().flat_map(|share| share.sockets.iter().map(|(_, fd, _)| *fd));
         let clients = self.clients.values().map(|client| client.fd);
         let others = self.adopted.iter().chain(&self.spared).copied();
-        children.chain(outputs).chain(sockets).chain(clients).chain(others).collect()
+        let ears = self.ears.iter().map(|ear| ear.fd);
+        children.chain(outputs).chain(sockets).chain(clients).chain(others).chain(ears).collect()
     }
 }
 
@@ -401,4 +435,22 @@ impl Left {
 fn is_strange(line: &[u8]) -> bool {
     let value: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(line);
     value.is_ok_and(|entry| entry.len() == 1 && !entry.keys().any(|kind| KNOWN.contains(&kind.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_is_over() {
+        let asked = |shutdown, answer| Asked { client: 1, id: 1, shutdown, answer };
+        let answer = Message::Error { id: 1, error: "refused".to_string() };
+        let mut left = Left::default();
+        left.asked.insert(OpId(1), asked(false, None));
+        left.asked.insert(OpId(2), asked(false, Some(answer)));
+        left.asked.insert(OpId(3), asked(true, None));
+        left.decisions.push(Change::Operation(OpId(1), None));
+        left.forget_what_is_over();
+        assert_eq!(left.asked.keys().collect::<Vec<_>>(), [&OpId(2), &OpId(3)]);
+    }
 }

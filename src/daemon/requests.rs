@@ -5,12 +5,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::event_loop::Daemon;
-use super::home::Stream;
 use super::record::Asked;
+use super::triggers::calendar::zone_of;
 use super::views::Sight;
 use crate::app::{App, Instances, SharedEnv};
-use crate::protocol::{Answer, Begin, Message, Outcome, Request, Revived, Verb};
-use crate::supervisor::{Command, Input, OpId, Process};
+use crate::protocol::{Answer, Begin, Message, Outcome, Request, Revived, Verb, topic_fault};
+use crate::supervisor::{Command, Input, OpId};
+use crate::sys::census::Census;
 use crate::sys::{clock, failpoint, limits};
 
 impl Daemon {
@@ -28,8 +29,29 @@ impl Daemon {
                 self.control.subscribe(client);
                 return self.done(client, id, self.pong());
             }
+            Verb::Listen { patterns } => {
+                let listens = self.control.listen(client, patterns);
+                return self.answer(client, id, listens.map(|()| self.pong()));
+            }
+            Verb::Tell { targets, message } => {
+                let told = self.give(&targets, &message);
+                return self.answer(client, id, told.map(Answer::Outcomes));
+            }
+            Verb::Input { targets, line } => {
+                let fed = self.feed(&targets, &line);
+                return self.answer(client, id, fed.map(Answer::Outcomes));
+            }
+            Verb::Publish { topic, data } => {
+                if let Some(fault) = topic_fault(&topic) {
+                    let error = format!("publish {topic:?}: {fault}");
+                    return self.control.send(client, &Message::Error { id, error });
+                }
+                self.pass_on_message(topic, data, None);
+                return self.done(client, id, self.pong());
+            }
             Verb::List => {
                 let list = self.sight().list();
+                self.note_views(list.iter());
                 return self.done(client, id, Answer::List(list));
             }
             Verb::Health { app } => {
@@ -38,11 +60,24 @@ impl Daemon {
             }
             Verb::Describe { targets } => {
                 let details = self.details(&targets);
+                if let Ok(details) = &details
+                    && targets == ["all"]
+                {
+                    self.note_views(details.iter().map(|detail| &detail.view));
+                }
                 return self.answer(client, id, details.map(Answer::Details));
+            }
+            Verb::History { name } => {
+                let events = self.history.of(name.as_deref());
+                return self.done(client, id, Answer::History(events));
             }
             Verb::Flush { targets } => {
                 let flushed = self.flush_logs(&targets);
                 return self.answer(client, id, flushed.map(Answer::Outcomes));
+            }
+            Verb::ReloadLogs => {
+                self.reopen_logs();
+                return self.done(client, id, self.pong());
             }
             Verb::Start { apps, inherit, existing } => match self.checked(apps, inherit) {
                 Ok(apps) => Command::Start(apps, existing),
@@ -121,6 +156,8 @@ impl Daemon {
             home: &self.home,
             us: &self.us,
             now: self.now,
+            triggers: &self.triggers,
+            census: Census::default(),
         }
     }
 
@@ -143,6 +180,9 @@ impl Daemon {
         for mut app in apps {
             app.check()?;
             app.inherit = inherit.clone();
+            if app.triggers.pattern().is_some() {
+                zone_of(&app).map_err(|error| format!("start {:?}: {error}", app.name))?;
+            }
             let count = match app.instances {
                 Instances::Count(count) => count.max(1),
                 Instances::CpusLess(less) => limits::cpus().saturating_sub(less).max(1),
@@ -173,25 +213,17 @@ impl Daemon {
             [] => self.supervisor.processes().map(|process| process.id).collect(),
             _ => self.supervisor.select(targets)?,
         };
-        let (mut outcomes, mut emptied) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
         if targets.is_empty() {
             truncate(&self.home.log())?;
         }
         for process in ids.iter().filter_map(|id| self.supervisor.process(*id)) {
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                truncate(&self.log_file(process, stream))?;
+            for path in self.home.log_files(&process.app, process.id.0) {
+                truncate(&path)?;
             }
-            emptied.push(process.id);
             outcomes.push(Outcome::done(process.id.0, &process.app.name));
         }
-        for process in emptied {
-            self.children.emptied(process);
-        }
         Ok(outcomes)
-    }
-
-    fn log_file(&self, process: &Process, stream: Stream) -> std::path::PathBuf {
-        self.home.log_file(&process.app, process.id.0, stream)
     }
 }
 

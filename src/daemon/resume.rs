@@ -2,7 +2,7 @@
 //! and is not on record is undone.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -15,7 +15,7 @@ use super::record::{FORMAT, Left, Unreadable};
 use super::runtime::Runtime;
 use crate::supervisor::ProcId;
 use crate::sys::board::{ARRIVED, Board, NOBODY, Shared, Slot};
-use crate::sys::{clock, failpoint, family, inherit, pidfd, proc, socket};
+use crate::sys::{clock, failpoint, family, inherit, lift, pidfd, proc, socket};
 
 /// Goes on where a daemon of the same keeper, or of the program that the keeper was, ended.
 pub fn resume(home: PathBuf, manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
@@ -170,6 +170,17 @@ pub fn find_again(home: &Home) -> Option<Left> {
         return None;
     }
     Some(left)
+}
+
+/// What of the output of those children it had taken from their pipes, and not written yet.
+pub fn find_output_again(home: &Home, shared: &mut Shared) {
+    let [board, lines] = home.memory_left();
+    if let Some(Err(error)) = board.map(|board| shared.take_output(&board)) {
+        ::log::error!("find again what was on its way to log files: {}", crate::sys::reason(&error));
+    }
+    if let Some(lines) = lines {
+        shared.board.set_fd(Slot::Lines, lift::lift(lines.into()).into_raw_fd());
+    }
 }
 
 /// Keeps what could not be used in a file of its own.

@@ -131,8 +131,9 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
         Ok((mut daemon, home)) => {
             board.set_phase(board::Phase::Serving);
             daemon.run(false);
+            daemon.children.leave(clock::mono());
             if !home.is_nowhere() {
-                home.leave();
+                daemon.leave();
             }
             daemon.exit_code()
         }
@@ -477,7 +478,13 @@ impl Daemon {
         runtime.has_news = true;
         let process = self.supervisor.owner(child).and_then(|id| self.supervisor.process(id));
         if let Some(process) = process.filter(|process| process.child() == Some(child)) {
-            let asked = matches!(process.state, State::Stopping(_));
+            let asked = match process.state {
+                // What ended is not its program.
+                State::Cleaning { .. } => return,
+                State::Preparing { .. } if code == 0 => return,
+                State::Stopping(_) => true,
+                _ => false,
+            };
             runtime.note(process.id, code as u8, asked);
         }
     }
@@ -542,7 +549,7 @@ impl Daemon {
         for process in self.supervisor.select(&targets)?.iter().filter_map(|id| self.supervisor.process(*id))
         {
             let status = process.status();
-            if status != Status::Online {
+            if !matches!(status, Status::Online | Status::Scheduled) {
                 let reason = process.reason.as_ref().map(|reason| format!(" ({reason})"));
                 return Err(format!(
                     "{}({}) is {}{}",
@@ -551,6 +558,11 @@ impl Daemon {
                     status.word(),
                     reason.unwrap_or_default()
                 ));
+            }
+            if !process.is_healthy() {
+                let checks = process.vitals.checks.as_ref();
+                let error = checks.and_then(|checks| checks.error.as_deref()).unwrap_or("not checked yet");
+                return Err(format!("{}({}) is not healthy: {error}", process.app.name, process.id.0));
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 use mio::Token;
 
+use super::notify::Reach;
 use crate::supervisor::ChildId;
 use crate::time::Mono;
 
@@ -16,6 +17,10 @@ pub enum Source {
     Stderr(ChildId),
     /// A child's Node channel.
     Channel(ChildId),
+    /// What children say by sd_notify.
+    Notify(Reach),
+    /// The health check of a child.
+    Check(ChildId),
     /// A child that is neither our own nor our keeper's.
     Orphan(ChildId),
     /// The keeper has something to tell.
@@ -30,6 +35,10 @@ pub enum Source {
     Control,
     /// A client of the control socket.
     Client(u64),
+    /// Files that apps watch.
+    Files,
+    /// The time of day that something is due at.
+    Calendar,
     /// Our own stdout (1) or stderr (2).
     Sink(u64),
 }
@@ -51,6 +60,10 @@ impl Source {
             Source::Orphan(child) => (8, child.0),
             Source::Wake => (9, 0),
             Source::Keeper => (10, 0),
+            Source::Notify(reach) => (11, reach as u64),
+            Source::Check(child) => (12, child.0),
+            Source::Files => (13, 0),
+            Source::Calendar => (14, 0),
         };
         debug_assert!(id < 1 << KIND_SHIFT);
         Token((kind << KIND_SHIFT | id) as usize)
@@ -72,6 +85,11 @@ impl Source {
             8 => Source::Orphan(ChildId(id)),
             9 => Source::Wake,
             10 => Source::Keeper,
+            11 if id == 0 => Source::Notify(Reach::Own),
+            11 => Source::Notify(Reach::All),
+            12 => Source::Check(ChildId(id)),
+            13 => Source::Files,
+            14 => Source::Calendar,
             _ => return None,
         })
     }
@@ -108,6 +126,11 @@ mod tests {
             Source::Orphan(child),
             Source::Wake,
             Source::Keeper,
+            Source::Notify(Reach::Own),
+            Source::Notify(Reach::All),
+            Source::Check(child),
+            Source::Files,
+            Source::Calendar,
         ] {
             assert_eq!(Source::from_token(source.token()), Some(source));
         }

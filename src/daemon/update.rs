@@ -92,6 +92,7 @@ impl Daemon {
     /// Starts the new program on a copy of what it would be left.
     fn check(&mut self, program: &Text) -> Result<(i32, File), String> {
         let failed = |what: &str, error: std::io::Error| format!("{what}: {}", crate::sys::reason(&error));
+        self.perform_all();
         self.record_everything();
         let state = self.memo.read().map_err(|error| failed("read the journal", error))?;
         let state = pipe::memfd("pmx-state", &state).map_err(|error| failed("copy the journal", error))?;
@@ -106,6 +107,7 @@ impl Daemon {
             programs: &[c(program.bytes())?],
             argv: &argv,
             env: &[c(home.as_bytes())?],
+            env_pid: None,
             cwd: c"/",
             umask: 0o077,
             fds: &fds,
@@ -113,8 +115,10 @@ impl Daemon {
             nofile: None,
             oom_score_adj: None,
             terminal: None,
+            ..Spawn::default()
         });
         let spawned = spawned.map_err(|error| error.to_string())?;
+        failpoint::reach("update-checked");
         Ok((spawned.pid, File::from(said)))
     }
 
@@ -157,6 +161,7 @@ impl Daemon {
         if !board.set_program(asked.program.bytes()) {
             return self.give_up(&asked, "the path is too long");
         }
+        self.perform_all();
         ::log::info!("becoming {}", asked.program);
         if let Ok(own) = own {
             board.set_fd(Slot::Program, own);

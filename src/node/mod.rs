@@ -6,9 +6,11 @@
 
 mod message;
 mod query;
+mod said;
 
 pub use message::{FromWorker, parse};
 pub use query::{Family, Place, Query};
+pub use said::{Said, said};
 
 use serde_json::{Value, json};
 
@@ -110,10 +112,20 @@ pub fn handle_ack() -> ToWorker {
     line(&json!({"cmd": "NODE_HANDLE_ACK"}))
 }
 
+/// A message to the app itself.
+pub fn to_app(message: &Value) -> ToWorker {
+    line(message)
+}
+
 /// To the preload: answer the next request on each kept-alive connection with `Connection: close`,
 /// and close what is still idle after `grace` milliseconds.
 pub fn drain(grace: u64) -> ToWorker {
     line(&json!({"cmd": "NODE_PMX", "act": "drain", "grace": grace}))
+}
+
+/// pm2's request to end.
+pub fn shutdown() -> ToWorker {
+    line(&Value::from("shutdown"))
 }
 
 /// To the preload of a candidate: begin to accept.
@@ -140,6 +152,7 @@ mod tests {
             handle_ack(),
             drain(5),
             go(),
+            shutdown(),
         ] {
             let newlines = message.line.iter().filter(|b| **b == b'\n').count();
             assert_eq!((newlines, message.line.last()), (1, Some(&b'\n')));

@@ -1,6 +1,7 @@
 //! Where a worker wants to listen: Node's `queryServer` fields and what they mean.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,6 +55,21 @@ pub enum Place {
     },
     /// A descriptor of the primary, or an address we cannot read: never to be had.
     Unavailable,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (kind, ip, port) = match self {
+            Place::Tcp { ip, port, .. } => ("tcp", ip, port),
+            Place::Udp { ip, port, .. } => ("udp", ip, port),
+            Place::Unix { path, .. } => return write!(f, "unix {path}"),
+            Place::Unavailable => return f.write_str("an address that is not to be had"),
+        };
+        match ip {
+            Some(ip) => write!(f, "{kind} {}", SocketAddr::new(*ip, *port)),
+            None => write!(f, "{kind} port {port}"),
+        }
+    }
 }
 
 /// An address family.

@@ -4,11 +4,18 @@
 //! exactly one `done` or `error`, all under the request's id. After `subscribe`, events follow.
 //! Adding an optional field is free; anything else raises [`VERSION`].
 
+mod axm;
 mod frame;
+pub mod samples;
+mod token;
+mod topic;
 mod view;
 
+pub use axm::Axm;
 pub use frame::{FRAME_LIMIT, FrameError, Frames};
-pub use view::{Child, Detail, Exit, Status, View};
+pub use token::{Admission, TOKEN_FILE, Token};
+pub use topic::{RESERVED, TOPIC_LIMIT, matches, pattern_fault, topic_fault};
+pub use view::{Cause, Child, Detail, Exit, Health, Leak, Queue, Status, Used, View, Watching};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +53,12 @@ pub enum Verb {
     Describe {
         /// Which ones; see [`Verb::Stop`].
         targets: Vec<String>,
+    },
+    /// What happened to processes of late, those that were deleted included. Answered by [`Answer::History`].
+    History {
+        /// Only to those of this name.
+        #[serde(default)]
+        name: Option<String>,
     },
     /// Add apps and start them. Answered by [`Answer::Outcomes`] once each instance is online.
     Start {
@@ -118,11 +131,39 @@ pub enum Verb {
         /// Which ones.
         targets: Vec<String>,
     },
+    /// Open log files anew that are not what stands under their names: somebody has moved them.
+    ReloadLogs,
     /// Is everything online, and not about to end? Answered by [`Answer::Healthy`], or the reason why not.
     Health {
         /// Only this app.
         #[serde(default)]
         app: Option<String>,
+    },
+    /// Give a message to the present child of each target, on its channel.
+    Tell {
+        /// Which ones.
+        targets: Vec<String>,
+        /// The message.
+        message: serde_json::Value,
+    },
+    /// Write a line to the stdin of each target, which was declared to be a pipe.
+    Input {
+        /// Which ones.
+        targets: Vec<String>,
+        /// The line, without its newline.
+        line: Text,
+    },
+    /// Give a message to everybody who subscribed to its topic.
+    Publish {
+        /// The topic.
+        topic: String,
+        /// What is said.
+        data: serde_json::Value,
+    },
+    /// From now on send the messages of the bus whose topics these patterns cover, see [`matches`].
+    Listen {
+        /// The patterns; `pmx.#` are our own events.
+        patterns: Vec<String>,
     },
     /// From now on send events on this connection.
     Subscribe,
@@ -141,13 +182,24 @@ impl Verb {
     pub fn only_looks(&self) -> bool {
         match self {
             Verb::Ping | Verb::List | Verb::Describe { .. } | Verb::Subscribe | Verb::Dump => true,
+            Verb::Listen { .. } | Verb::History { .. } => true,
+            Verb::Tell { .. } | Verb::Publish { .. } | Verb::Input { .. } => false,
             Verb::Kill | Verb::Update { .. } | Verb::Health { .. } => true,
             Verb::Start { .. } | Verb::Stop { .. } | Verb::Restart { .. } | Verb::Reload { .. } => false,
             Verb::Scale { .. } | Verb::Delete { .. } | Verb::Reset { .. } | Verb::Signal { .. } => false,
-            Verb::Flush { .. } | Verb::Resurrect { .. } => false,
+            Verb::Flush { .. } | Verb::Resurrect { .. } | Verb::ReloadLogs => false,
         }
     }
 }
+
+/// The target that means the process with this id, also where a process is called by a number. No name
+/// begins like this, because names hold no control characters.
+pub fn by_id(id: u32) -> String {
+    format!("{ID}{id}")
+}
+
+/// What a target by id begins with.
+pub const ID: char = '\u{1}';
 
 /// What `start` does about a process that has the same name and script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +211,8 @@ pub enum Existing {
     Force,
     /// Restart it with the new declaration (a declaration file is started again).
     Restart,
+    /// Reload it with the new declaration, one at a time.
+    Reload,
 }
 
 /// One process of a saved list.
@@ -221,6 +275,8 @@ pub enum Message {
         /// One sentence: what was attempted, on what, why it failed.
         error: String,
     },
+    /// Somebody published something; only after [`Verb::Listen`].
+    Bus(BusMessage),
     /// Something happened to a process; only after [`Verb::Subscribe`].
     Event(Event),
     /// Another daemon has taken over, on the same connection. Requests that are not among these are lost,
@@ -257,6 +313,8 @@ pub enum Answer {
     List(Vec<View>),
     /// To [`Verb::Describe`].
     Details(Vec<Detail>),
+    /// To [`Verb::History`], oldest first.
+    History(Vec<Event>),
     /// To everything that acts on processes: one entry per process.
     Outcomes(Vec<Outcome>),
     /// To [`Verb::Health`].
@@ -291,6 +349,9 @@ pub struct Outcome {
     /// `None`: done as asked.
     #[serde(default)]
     pub failure: Option<Failure>,
+    /// What was done instead of what such a command usually does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
     /// What is worth knowing besides: what had to give way, what goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -299,7 +360,7 @@ pub struct Outcome {
 impl Outcome {
     /// Done as asked.
     pub fn done(id: u32, name: &str) -> Outcome {
-        Outcome { id, name: name.to_string(), failure: None, note: None }
+        Outcome { id, name: name.to_string(), failure: None, instead: None, note: None }
     }
 }
 
@@ -311,6 +372,36 @@ pub struct Failure {
     /// The last lines the failed child wrote, oldest first.
     #[serde(default)]
     pub last_lines: Vec<String>,
+}
+
+/// A message of the bus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BusMessage {
+    /// When.
+    pub at: Wall,
+    /// Under what.
+    pub topic: String,
+    /// What.
+    pub data: serde_json::Value,
+    /// Which process published it, as pmx knows it; `None`: a client, or pmx itself (`pmx.…`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<From>,
+    /// How many messages before this one were lost, because their receiver did not keep up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Who published a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct From {
+    /// The process.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
 }
 
 /// Something that happened to a process.
@@ -327,6 +418,30 @@ pub struct Event {
     /// Details for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+impl EventKind {
+    /// As people read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EventKind::Added => "added",
+            EventKind::Spawned => "started",
+            EventKind::Online => "online",
+            EventKind::Stopping => "stopping",
+            EventKind::Stopped => "stopped",
+            EventKind::Exited => "exited",
+            EventKind::Waiting => "waiting",
+            EventKind::Reloaded => "reloaded",
+            EventKind::ReloadFailed => "reload failed",
+            EventKind::Evicted => "evicted",
+            EventKind::Errored => "errored",
+            EventKind::Deleted => "deleted",
+            EventKind::Healthy => "healthy",
+            EventKind::Unhealthy => "unhealthy",
+            EventKind::Leak => "leak",
+            EventKind::Message => "message",
+        }
+    }
 }
 
 /// Kinds of [`Event`].
@@ -357,6 +472,12 @@ pub enum EventKind {
     Errored,
     /// It was removed from the list.
     Deleted,
+    /// Its health checks pass.
+    Healthy,
+    /// Its health checks fail; the detail says how.
+    Unhealthy,
+    /// Its memory grows steadily; the detail says how fast.
+    Leak,
     /// A message that the app sent on its channel; the detail is its JSON.
     Message,
 }

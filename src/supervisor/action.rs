@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{ChildId, OpId, ProcId};
-use crate::app::App;
-use crate::protocol::{EventKind, Outcome, Progress};
+use crate::app::{App, Notice, Occasion};
+use crate::protocol::{Cause, EventKind, Outcome, Progress};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,15 +32,20 @@ pub enum Action {
         /// Which one.
         child: ChildId,
     },
-    /// Send the signal to the child's process group, because it shall end.
+    /// Tell the child, and those of its processes that its app says, to end.
     Stop {
         /// Which one.
         child: ChildId,
-        /// The stop signal.
-        signal: i32,
+        /// By what.
+        notice: Notice,
     },
-    /// SIGKILL to the child's process group.
+    /// SIGKILL to the child and what it brought about.
     Kill {
+        /// Which one.
+        child: ChildId,
+    },
+    /// It got SIGKILL long ago: answered by `Unkillable`, unless nothing of it is left.
+    Examine {
         /// Which one.
         child: ChildId,
     },
@@ -50,6 +55,18 @@ pub enum Action {
         child: ChildId,
         /// The signal.
         signal: i32,
+    },
+    /// Check the health of the child as its app declares; answered by `Checked`, unless `EndCheck` comes first.
+    Check {
+        /// Which one.
+        child: ChildId,
+        /// What it runs.
+        app: Arc<App>,
+    },
+    /// Give up the check of the child that is under way.
+    EndCheck {
+        /// Which one.
+        child: ChildId,
     },
     /// Tell subscribers.
     Publish {
@@ -61,6 +78,17 @@ pub enum Action {
         kind: EventKind,
         /// Details.
         detail: String,
+    },
+    /// Tell whom the app declares for this.
+    Alert {
+        /// The process.
+        process: ProcId,
+        /// What happened.
+        occasion: Occasion,
+        /// Why a child took the place of another.
+        cause: Option<Cause>,
+        /// For people.
+        reason: String,
     },
     /// Nothing of this app is up or wanted up: close what it listened on.
     Release {

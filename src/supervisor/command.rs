@@ -1,15 +1,16 @@
 //! What clients may ask for: which processes are meant, and what is begun on each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action::Action;
 use super::operation::{Goal, Settled};
 use super::process::{Beside, Desired, Leaving, Phase, Process, State, same_app};
 use super::restart::Record;
-use super::{Command, Ending, OpId, ProcId, Supervisor, TimerKey};
+use super::vitals::{EXTENSION, Vitals};
+use super::{Command, Ending, OpId, ProcId, Supervisor, TimerKey, Why};
 use crate::app::{App, Changes};
-use crate::protocol::{Begin, EventKind, Existing, Outcome, Scale};
+use crate::protocol::{Begin, EventKind, Existing, ID, Outcome, Scale};
 use crate::time::{Millis, Mono};
 
 /// The most processes one daemon manages.
@@ -50,6 +51,8 @@ impl Supervisor {
         for target in targets {
             let ids: Vec<ProcId> = if target == "all" {
                 self.ids(|_| true)
+            } else if let Some(id) = target.strip_prefix(ID) {
+                self.ids(|p| id.parse() == Ok(p.id.0))
             } else {
                 let named = self.ids(|p| p.app.name == *target || p.app.command.script.0 == **target);
                 let spaced = if named.is_empty() { self.ids(|p| p.app.namespace == *target) } else { named };
@@ -61,7 +64,7 @@ impl Supervisor {
             if ids.is_empty() {
                 return Err(match target.as_str() {
                     "all" => "no process found".to_string(),
-                    _ => format!("process or namespace {target} not found"),
+                    _ => format!("process or namespace {} not found", target.trim_start_matches(ID)),
                 });
             }
             found.extend(ids);
@@ -99,23 +102,44 @@ impl Supervisor {
         if self.processes.len() + wanted > MAX_PROCESSES {
             return Err(format!("start: more than {MAX_PROCESSES} processes"));
         }
+        self.check_dependencies(&apps)?;
         let mut targets = Vec::new();
+        let mut idle = BTreeSet::new();
+        let mut reloaded = BTreeMap::new();
         for (app, count) in apps {
             let present = match existing {
                 Existing::Force => Vec::new(),
                 Existing::Refuse => self.ids(|p| same_app(&p.app, &app)),
-                Existing::Restart => self.ids(|p| p.app.name == app.name && p.app.namespace == app.namespace),
+                Existing::Restart | Existing::Reload => {
+                    self.ids(|p| p.app.name == app.name && p.app.namespace == app.namespace)
+                }
             };
             for &id in &present {
-                self.redeclare(id, app.clone());
+                match existing {
+                    Existing::Reload => {
+                        reloaded.insert(id, app.clone());
+                    }
+                    _ => self.redeclare(id, app.clone()),
+                }
             }
             let missing = if present.is_empty() { count } else { 0 };
             targets.extend(present);
-            targets.extend(self.add(&app, missing));
+            let added = self.add(&app, missing);
+            targets.extend(&added);
+            if !app.autostart {
+                idle.extend(added);
+            }
         }
-        self.open(op, Goal::Up, &targets);
-        for id in targets {
-            self.restart_process(now, id, Some(op));
+        if !reloaded.is_empty() {
+            self.open_redeclaration(now, op, &targets, reloaded.clone());
+        } else {
+            self.open(op, Goal::Up, &targets);
+        }
+        for id in self.in_order(targets).into_iter().filter(|id| !reloaded.contains_key(id)) {
+            match idle.contains(&id) {
+                true => self.settle(now, id, Settled::Added),
+                false => self.restart_process(now, id, op),
+            }
         }
         self.close_if_done(op);
         Ok(())
@@ -146,8 +170,8 @@ impl Supervisor {
             }
         }
         self.open(op, Goal::Up, &started);
-        for id in started {
-            self.restart_process(now, id, Some(op));
+        for id in self.in_order(started) {
+            self.restart_process(now, id, op);
         }
         self.close_if_done(op);
         Ok(())
@@ -172,7 +196,11 @@ impl Supervisor {
             state: State::Stopped,
             beside: None,
             record: Record::default(),
+            vitals: Vitals::default(),
             reason: None,
+            why: None,
+            pending: None,
+            queued: None,
             unknown: serde_json::Map::new(),
         };
         self.processes.insert(id, process);
@@ -182,7 +210,7 @@ impl Supervisor {
 
     /// Gives a process another declaration, which its next child runs. An app that nobody runs any
     /// more lets go of its ports.
-    fn redeclare(&mut self, id: ProcId, app: Arc<App>) {
+    pub(super) fn redeclare(&mut self, id: ProcId, app: Arc<App>) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let old = std::mem::replace(&mut process.app, app);
         if !self.processes.values().any(|p| same_app(&p.app, &old)) {
@@ -191,17 +219,37 @@ impl Supervisor {
     }
 
     /// Stops what runs of a process and starts it anew, its counters of failure at zero.
-    pub(super) fn restart_process(&mut self, now: Mono, id: ProcId, by: Option<OpId>) {
+    pub(super) fn restart_process(&mut self, now: Mono, id: ProcId, by: OpId) {
         self.settle(now, id, Settled::Restarting(by));
+        self.take_from_stops(now, id);
         self.clear_beside(now, id, "a restart");
         let Some(process) = self.processes.get_mut(&id) else { return };
+        process.record.begin_again();
+        self.begin_anew(now, id, Why::asked());
+    }
+
+    /// Stops what runs of a process and starts it anew.
+    pub(super) fn begin_anew(&mut self, now: Mono, id: ProcId, why: Why) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
         process.desired = Desired::Up;
-        process.record.unstable = 0;
-        process.record.backoff = Millis(0);
         process.reason = None;
+        process.why = Some(why);
+        process.pending = None;
+        process.queued = None;
         match process.state {
-            State::Stopped | State::Errored | State::Waiting => self.start_child(now, id),
-            State::Launching { .. } | State::Online { .. } | State::Stopping(_) => {
+            // A job runs when it is due; one that runs is run anew.
+            State::Stopped | State::Errored | State::Waiting | State::Blocked
+                if process.app.triggers.is_job() =>
+            {
+                self.stop_waiting(id);
+                self.await_date(now, id);
+            }
+            State::Stopped | State::Errored | State::Waiting | State::Blocked => self.start_child(now, id),
+            State::Preparing { .. }
+            | State::Launching { .. }
+            | State::Online { .. }
+            | State::Cleaning { .. }
+            | State::Stopping(_) => {
                 self.stop_child(now, id, false);
             }
         }
@@ -209,22 +257,20 @@ impl Supervisor {
 
     fn stop(&mut self, now: Mono, op: OpId, targets: &[String], desired: Desired) -> Result<(), String> {
         let targets = self.select(targets)?;
-        self.open(op, if desired == Desired::Gone { Goal::Gone } else { Goal::Down }, &targets);
-        for id in targets {
-            self.bring_down(now, id, desired, false);
-        }
-        self.close_if_done(op);
+        self.stop_in_order(now, op, targets, (desired, false));
         Ok(())
     }
 
     /// Begins to stop a process for good.
-    fn bring_down(&mut self, now: Mono, id: ProcId, desired: Desired, drain: bool) {
+    pub(super) fn bring_down(&mut self, now: Mono, id: ProcId, desired: Desired, drain: bool) {
         let by = if desired == Desired::Gone { "a delete" } else { "a stop" };
         let Some(process) = self.processes.get_mut(&id) else { return };
         // What is to be deleted stays to be deleted.
         if process.desired != Desired::Gone {
             process.desired = desired;
         }
+        process.pending = None;
+        process.queued = None;
         self.settle(now, id, Settled::Stopping(by));
         self.clear_beside(now, id, by);
         self.stop_child(now, id, drain);
@@ -241,8 +287,8 @@ impl Supervisor {
             }
         }
         self.open(op, Goal::Up, &targets);
-        for id in targets {
-            self.restart_process(now, id, Some(op));
+        for id in self.in_order(targets) {
+            self.restart_process(now, id, op);
         }
         self.close_if_done(op);
         Ok(())
@@ -256,10 +302,14 @@ impl Supervisor {
         changes: Box<Changes>,
         parallel: u32,
     ) -> Result<(), String> {
-        if changes.name.is_some() || changes.namespace.is_some() {
+        let targets = self.select(targets)?;
+        let renames = |process: &Process| {
+            changes.name.as_ref().is_some_and(|name| *name != process.app.name)
+                || changes.namespace.as_ref().is_some_and(|space| *space != process.app.namespace)
+        };
+        if targets.iter().filter_map(|id| self.processes.get(id)).any(renames) {
             return Err("reload: the name and the namespace of an app cannot change while it serves".into());
         }
-        let targets = self.select(targets)?;
         for &id in &targets {
             if self.is_being_replaced(id) {
                 let name = self.processes.get(&id).map_or("", |p| p.app.name.as_str());
@@ -293,7 +343,7 @@ impl Supervisor {
             let added = self.add(&app, want - have);
             self.open(op, Goal::Up, &added);
             for id in added {
-                self.restart_process(now, id, Some(op));
+                self.restart_process(now, id, op);
             }
         } else {
             // The highest instances go, so that those that stay are numbered from 0 without a gap.
@@ -338,18 +388,17 @@ impl Supervisor {
 
     fn shut_down(&mut self, now: Mono, op: OpId, drain: bool) {
         let all: Vec<ProcId> = self.processes.keys().copied().collect();
-        self.open(op, Goal::Down, &all);
         if self.ending == Ending::No {
             self.ending = Ending::Under(op);
         }
         // Whoever asks for it a second time waits for the same end.
-        for id in all {
-            self.bring_down(now, id, Desired::Down, drain);
-        }
-        self.close_if_done(op);
+        self.stop_in_order(now, op, all, (Desired::Down, drain));
     }
 
     fn hasten(&mut self, now: Mono, patience: Millis) {
+        self.forget_order(now);
+        let latest = now + patience;
+        self.latest = Some(self.latest.map_or(latest, |earlier| earlier.min(latest)));
         let leaving = self.processes.values().flat_map(|process| {
             let current = match process.state {
                 State::Stopping(leaving) => Some(leaving),
@@ -357,13 +406,25 @@ impl Supervisor {
             };
             let beside = match process.beside {
                 Some(Beside::Rejected { leaving, .. } | Beside::Retiring(leaving)) => Some(leaving),
-                Some(Beside::Candidate { .. }) | None => None,
+                Some(Beside::Preparing { .. } | Beside::Candidate { .. }) | None => None,
             };
             // One that got SIGKILL has a deadline of another kind.
             current.into_iter().chain(beside).filter(|leaving| leaving.phase != Phase::Killed)
         });
-        for Leaving { child, .. } in leaving.collect::<Vec<_>>() {
+        let leaving: Vec<Leaving> = leaving.collect();
+        let cleaning = self.processes.values().filter(|p| matches!(p.state, State::Cleaning { .. }));
+        for key in cleaning.map(|process| TimerKey::Launch(process.id)).collect::<Vec<_>>() {
+            if self.timers.deadline(key).is_some_and(|due| due > latest) {
+                self.timers.arm(key, latest);
+            }
+        }
+        for Leaving { child, .. } in leaving {
             self.drained(now, child);
+            self.last_step(child);
+            if let Some(process) = self.owned(child) {
+                // Nor may it ask for more.
+                process.vitals.extended = EXTENSION;
+            }
             let key = TimerKey::Kill(child);
             if self.timers.deadline(key).is_some_and(|due| due > now + patience) {
                 self.timers.arm(key, now + patience);

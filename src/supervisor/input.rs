@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::{ChildId, OpId};
+use super::{ChildId, Notice, OpId, ProcId, Why};
 use crate::app::{App, Changes};
 use crate::protocol::{Begin, Existing, Scale};
 use crate::time::Millis;
@@ -42,17 +42,55 @@ pub enum Input {
         /// Which one.
         child: ChildId,
     },
+    /// The child said something by sd_notify.
+    Notified {
+        /// Which one.
+        child: ChildId,
+        /// What.
+        notice: Notice,
+    },
+    /// The health check of the child came to its end.
+    Checked {
+        /// Which one.
+        child: ChildId,
+        /// It passed, or a sentence on why not.
+        result: Result<(), String>,
+    },
     /// The child closed its channel: its connections are finished.
     Drained {
         /// Which one.
         child: ChildId,
     },
-    /// The child is gone and was reaped; if it had been told to stop, its process group too.
+    /// The child outlives SIGKILL.
+    Unkillable {
+        /// Which one.
+        child: ChildId,
+        /// The states of its processes, as the kernel's letters: `D`, it waits for a device and can do nothing else.
+        state: String,
+    },
+    /// The child is gone and was reaped, and so is what it brought about, unless that is to be left to itself.
     Exited {
         /// Which one.
         child: ChildId,
         /// How.
         end: End,
+    },
+    /// Something calls for a new child: its memory, the calendar, a changed file, a check that failed.
+    /// A process that is stopped stays so.
+    Trigger {
+        /// Of which process.
+        process: ProcId,
+        /// It is true of this child only, and means nothing once another has taken its place.
+        about: Option<ChildId>,
+        /// Why.
+        why: Why,
+    },
+    /// A job is to run now.
+    Due {
+        /// Which.
+        process: ProcId,
+        /// Why.
+        why: Why,
     },
 }
 
@@ -63,6 +101,9 @@ pub struct End {
     pub code: Option<i32>,
     /// A sentence for people: `exit code 1`, `killed by SIGKILL`.
     pub text: String,
+    /// The kernel brought it about for want of memory.
+    #[serde(default)]
+    pub out_of_memory: bool,
     /// The last lines it wrote.
     pub last_lines: Vec<String>,
 }

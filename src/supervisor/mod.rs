@@ -2,12 +2,16 @@
 //! actions. The shell (`daemon`) performs them in order and reports what became of them.
 //!
 //! `process` holds the states, `lifecycle` what moves a process between them, `reload` how one child
-//! replaces another, `restart` the policy after an end, `operation` the requests in progress,
-//! `command` what clients may ask for, `record` what must outlive the process.
+//! replaces another, `trigger` what makes it do so unasked, `leak` what is told of memory that grows, `restart` the policy after an end, `vitals` the signs
+//! of life of children, `operation` the requests in progress, `command` what clients may ask for, `record` what
+//! must outlive the process.
 
 mod action;
 mod command;
+mod depends;
+mod hooks;
 mod input;
+mod leak;
 mod lifecycle;
 mod operation;
 mod process;
@@ -16,20 +20,26 @@ mod reload;
 mod restart;
 mod table;
 mod timers;
+mod trigger;
+mod vitals;
 
 pub use action::Action;
 pub use input::{Command, End, Input};
+pub use leak::Leak;
 pub use operation::Operation;
-pub use process::{Beside, Desired, Leaving, Phase, Process, State, same_app};
+pub use process::{After, Beside, Desired, Leaving, Phase, Process, State, same_app};
 pub use record::{Change, Counters};
-pub use restart::{BACKOFF_CAP, Record};
+pub use restart::{BACKOFF_CAP, Pace, Record};
 pub use timers::{TimerKey, Timers};
+pub use trigger::Why;
+pub use vitals::{Checks, EXTENSION, Notice, Said, Verdict, Vitals};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{EventKind, Outcome};
+use crate::app::Occasion;
+use crate::protocol::{Cause, EventKind, Outcome};
 use crate::time::{Millis, Mono};
 use table::Table;
 
@@ -71,6 +81,13 @@ pub struct Supervisor {
     next_process: u32,
     next_child: u64,
     ending: Ending,
+    pace: Pace,
+    /// On its way out: what is run after an end has so long.
+    #[serde(default)]
+    latest: Option<Mono>,
+    /// Those that wait for others.
+    #[serde(default)]
+    blocked: BTreeSet<ProcId>,
     #[serde(skip)]
     actions: VecDeque<Action>,
     /// Operations that changed since the journal was last told.
@@ -106,10 +123,16 @@ impl Supervisor {
                 self.spawn_failed(now, child, reason, transient);
             }
             Input::Listening { child } => self.listening(now, child),
-            Input::Ready { child } => self.ready(now, child),
+            Input::Ready { child } => self.reached(now, child, process::Readiness::Message),
             Input::Drained { child } => self.drained(now, child),
+            Input::Notified { child, notice } => self.notified(now, child, notice),
+            Input::Checked { child, result } => self.checked(now, child, result),
+            Input::Unkillable { child, state } => self.unkillable(now, child, &state),
             Input::Exited { child, end } => self.exited(now, child, end),
+            Input::Due { process, why } => self.due(now, process, why),
+            Input::Trigger { process, about, why } => self.trigger(now, process, about, why),
         }
+        self.unblock(now);
         self.finish_shutdown();
     }
 
@@ -120,10 +143,14 @@ impl Supervisor {
                 TimerKey::Launch(process) => self.launch_overdue(now, process),
                 TimerKey::Replacement(process) => self.replacement_due(now, process),
                 TimerKey::Restart(process) => self.restart_due(now, process),
+                TimerKey::Turn(process) => self.turn_due(now, process),
                 TimerKey::Drain(child) => self.drained(now, child),
                 TimerKey::Kill(child) => self.kill_due(now, child),
+                TimerKey::Watchdog(child) => self.watchdog_due(now, child),
+                TimerKey::Check(child) => self.check_due(now, child),
             }
         }
+        self.unblock(now);
         self.finish_shutdown();
     }
 
@@ -152,6 +179,11 @@ impl Supervisor {
         self.owners.get(&child).copied()
     }
 
+    /// Whether a child has a number that is not given out yet: nobody decided that there be one.
+    pub fn is_new(&self, child: ChildId) -> bool {
+        child.0 >= self.next_child
+    }
+
     /// What is armed.
     pub fn timers(&self) -> &Timers {
         &self.timers
@@ -170,6 +202,20 @@ impl Supervisor {
     fn publish(&mut self, process: ProcId, kind: EventKind, detail: impl Into<String>) {
         let name = self.processes.get(&process).map_or(String::new(), |p| p.app.name.clone());
         self.actions.push_back(Action::Publish { process, name, kind, detail: detail.into() });
+    }
+
+    /// A child takes the place of another: counts it, and tells about it if nobody asked for it.
+    fn count(&mut self, id: ProcId, why: Why) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if why.cause != Cause::Manual {
+            self.actions.push_back(Action::Alert {
+                process: id,
+                occasion: Occasion::Restart,
+                cause: Some(why.cause),
+                reason: why.reason.clone(),
+            });
+        }
+        process.record.count(why);
     }
 
     fn new_child(&mut self, owner: ProcId) -> ChildId {

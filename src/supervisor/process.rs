@@ -18,8 +18,10 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use super::restart::Record;
-use super::{ChildId, ProcId};
+use super::vitals::{Said, Vitals};
+use super::{ChildId, End, ProcId, Why};
 use crate::app::App;
+pub use crate::app::Readiness;
 use crate::protocol::Status;
 use crate::time::{Millis, Mono};
 
@@ -39,6 +41,13 @@ pub enum Desired {
 pub enum State {
     /// There is none, and none is due.
     Stopped,
+    /// The command before its start runs.
+    Preparing {
+        /// The command.
+        child: ChildId,
+        /// When it was spawned.
+        since: Mono,
+    },
     /// It was spawned and is not ready.
     Launching {
         /// The child.
@@ -59,10 +68,35 @@ pub enum State {
     },
     /// It shall end.
     Stopping(Leaving),
+    /// The command after its end runs.
+    Cleaning {
+        /// The command.
+        child: ChildId,
+        /// What its end was.
+        after: Box<After>,
+    },
     /// It ended; the next one starts when the timer fires.
     Waiting,
+    /// It starts when what it depends on has come far enough.
+    Blocked,
     /// It ended too often, or cannot be started at all.
     Errored,
+}
+
+/// What comes when the command after an end is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum After {
+    /// It was told to stop: another starts if that is wanted.
+    Stop,
+    /// It ended by itself.
+    End {
+        /// How long it had lived.
+        lived: Millis,
+        /// How it ended.
+        end: End,
+        /// It had not become ready.
+        was_launching: bool,
+    },
 }
 
 /// A child on its way out.
@@ -72,6 +106,9 @@ pub struct Leaving {
     pub child: ChildId,
     /// How far it was pushed.
     pub phase: Phase,
+    /// The step of its stop that is under way, from 0.
+    #[serde(default)]
+    pub step: u8,
 }
 
 /// How far a leaving child was pushed.
@@ -88,6 +125,16 @@ pub enum Phase {
 /// The child beside the current one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Beside {
+    /// The command before the start of a candidate.
+    Preparing {
+        /// The command.
+        child: ChildId,
+        /// When it was spawned.
+        since: Mono,
+        /// What the candidate is to run.
+        #[serde(default = "Process::elsewhere", skip_serializing_if = "Process::is_elsewhere")]
+        app: Arc<App>,
+    },
     /// On its way in.
     Candidate {
         /// The child.
@@ -101,6 +148,9 @@ pub enum Beside {
         baking: bool,
         /// It listens on a port that its app shares.
         listening: bool,
+        /// Its signs of life.
+        #[serde(default, skip_serializing_if = "is_empty")]
+        vitals: Box<Vitals>,
     },
     /// A candidate that failed, on its way out.
     Rejected {
@@ -117,10 +167,16 @@ impl Beside {
     /// The child it is about.
     pub fn child(&self) -> ChildId {
         match self {
-            Beside::Candidate { child, .. } => *child,
+            Beside::Preparing { child, .. } | Beside::Candidate { child, .. } => *child,
             Beside::Rejected { leaving, .. } | Beside::Retiring(leaving) => leaving.child,
         }
     }
+}
+
+/// Boxed, as serde hands it over.
+#[allow(clippy::borrowed_box, reason = "serde's signature")]
+fn is_empty(vitals: &Box<Vitals>) -> bool {
+    vitals.is_empty()
 }
 
 /// One slot of an app.
@@ -143,23 +199,24 @@ pub struct Process {
     /// How it has fared.
     #[serde(default)]
     pub record: Record,
+    /// The current child's signs of life.
+    #[serde(default, skip_serializing_if = "Vitals::is_empty")]
+    pub vitals: Vitals,
     /// Why it is not online, when there is something to say.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Why its child is being replaced, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
+    /// Why it is to be replaced once its second child is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Why>,
+    /// A job that runs is to run once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<Why>,
     /// What a later version noted and this one does not know.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
-}
-
-/// When a child counts as ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// As soon as it executes.
-    Spawned,
-    /// When it listens.
-    Listening,
-    /// When it says so.
-    Message,
 }
 
 impl Process {
@@ -178,9 +235,12 @@ impl Process {
     /// The current child.
     pub fn child(&self) -> Option<ChildId> {
         match self.state {
-            State::Launching { child, .. } | State::Online { child, .. } => Some(child),
+            State::Preparing { child, .. }
+            | State::Launching { child, .. }
+            | State::Online { child, .. }
+            | State::Cleaning { child, .. } => Some(child),
             State::Stopping(leaving) => Some(leaving.child),
-            State::Stopped | State::Waiting | State::Errored => None,
+            State::Stopped | State::Waiting | State::Blocked | State::Errored => None,
         }
     }
 
@@ -194,6 +254,11 @@ impl Process {
         matches!(self.state, State::Stopped | State::Errored) && self.beside.is_none()
     }
 
+    /// Whether it is a job that waits for its date.
+    pub fn is_armed(&self) -> bool {
+        self.state == State::Stopped && self.desired == Desired::Up && self.app.triggers.is_job()
+    }
+
     /// Whether it is to run again after a reboot: it was not stopped and is not done. What was given up
     /// is tried again.
     pub fn is_meant_to_run(&self) -> bool {
@@ -202,24 +267,22 @@ impl Process {
 
     /// When the first child of a start counts as ready.
     pub fn readiness(app: &App) -> Readiness {
-        if app.wait_ready {
-            Readiness::Message
-        } else if app.is_cluster() {
-            Readiness::Listening
-        } else {
-            Readiness::Spawned
-        }
+        let usual = if app.is_cluster() { Readiness::Listening } else { Readiness::Spawned };
+        app.declared_readiness().unwrap_or(usual)
     }
 
     /// pm2's word for it.
     pub fn status(&self) -> Status {
         match self.state {
             State::Stopped if self.beside.is_some() => Status::Stopping,
+            State::Stopped if self.is_armed() => Status::Scheduled,
             State::Stopped => Status::Stopped,
-            State::Launching { .. } => Status::Launching,
+            State::Preparing { .. } | State::Launching { .. } => Status::Launching,
+            State::Online { .. } if self.vitals.said == Said::Stopping => Status::Stopping,
             State::Online { .. } => Status::Online,
-            State::Stopping(_) => Status::Stopping,
+            State::Stopping(_) | State::Cleaning { .. } => Status::Stopping,
             State::Waiting => Status::Waiting,
+            State::Blocked => Status::Blocked,
             State::Errored => Status::Errored,
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::action::Action;
 use super::operation::Operation;
 use super::process::{Beside, Leaving, Phase, Process, State};
+use super::restart::Pace;
 use super::{ChildId, Ending, OpId, ProcId, Supervisor, TimerKey};
 use crate::protocol::Outcome;
 use crate::time::Mono;
@@ -34,6 +35,8 @@ pub struct Counters {
     next_process: u32,
     next_child: u64,
     ending: Ending,
+    pace: Pace,
+    latest: Option<Mono>,
 }
 
 impl Change {
@@ -41,19 +44,27 @@ impl Change {
     pub fn stay(&mut self) {
         if let Change::Counters(counters) = self {
             counters.ending = Ending::No;
+            counters.latest = None;
         }
     }
 
     /// Whether it is a deadline of this process.
     pub fn is_about(&self, id: ProcId) -> bool {
-        let keys = [TimerKey::Launch(id), TimerKey::Replacement(id), TimerKey::Restart(id)];
+        let keys =
+            [TimerKey::Launch(id), TimerKey::Replacement(id), TimerKey::Restart(id), TimerKey::Turn(id)];
         matches!(self, Change::Timer(key, _) if keys.contains(key))
     }
 }
 
 impl Supervisor {
     pub(super) fn counters(&self) -> Counters {
-        Counters { next_process: self.next_process, next_child: self.next_child, ending: self.ending }
+        Counters {
+            next_process: self.next_process,
+            next_child: self.next_child,
+            ending: self.ending,
+            pace: self.pace,
+            latest: self.latest,
+        }
     }
 
     /// What changed since the last call, or everything.
@@ -112,10 +123,12 @@ impl Supervisor {
                 self.operations.remove(&op);
             }
             Change::Settled(op, outcome) => self.restore_outcome(op, outcome),
-            Change::Counters(Counters { next_process, next_child, ending }) => {
+            Change::Counters(Counters { next_process, next_child, ending, pace, latest }) => {
                 self.next_process = next_process;
                 self.next_child = next_child;
                 self.ending = ending;
+                self.pace = pace;
+                self.latest = latest;
             }
         }
     }
@@ -124,7 +137,9 @@ impl Supervisor {
     /// that there are, `told` those of them that got their stop signal.
     pub fn resume(&mut self, living: &BTreeSet<ChildId>, told: &BTreeSet<ChildId>) {
         self.owners.clear();
+        self.forget_running_checks();
         let mut actions = Vec::new();
+        self.blocked = self.processes.values().filter(|p| p.state == State::Blocked).map(|p| p.id).collect();
         for process in self.processes.values() {
             let (id, instance) = (process.id, process.instance);
             let mut expect = |child: ChildId, app: &std::sync::Arc<crate::app::App>, hold: bool| {
@@ -134,21 +149,37 @@ impl Supervisor {
             };
             match &process.state {
                 State::Launching { child, .. } => expect(*child, &process.app, false),
+                State::Preparing { child, .. } => {
+                    let line = process.app.hooks.pre_start.as_deref().unwrap_or_default();
+                    expect(*child, &process.app.hook(line), false);
+                }
+                State::Cleaning { child, .. } => {
+                    let line = process.app.hooks.post_stop.as_deref().unwrap_or_default();
+                    expect(*child, &process.app.hook(line), false);
+                }
                 State::Online { .. }
                 | State::Stopping(_)
                 | State::Stopped
                 | State::Waiting
+                | State::Blocked
                 | State::Errored => {}
             }
             if let Some(Beside::Candidate { child, app, .. }) = &process.beside {
                 expect(*child, app, true);
             }
-            let signal = process.app.stop_signal;
+            if let Some(Beside::Preparing { child, app, .. }) = &process.beside {
+                expect(*child, &app.hook(app.hooks.pre_start.as_deref().unwrap_or_default()), false);
+            }
+            let app = &process.app;
             let mut leave = |leaving: &Leaving| {
                 let child = leaving.child;
                 match leaving.phase {
                     Phase::Draining => actions.push(Action::Drain { child }),
-                    Phase::Stopping if !told.contains(&child) => actions.push(Action::Stop { child, signal }),
+                    Phase::Stopping if !told.contains(&child) => {
+                        if let Some((notice, _)) = app.stop_step(leaving.step) {
+                            actions.push(Action::Stop { child, notice });
+                        }
+                    }
                     Phase::Killed => actions.push(Action::Kill { child }),
                     Phase::Stopping => {}
                 }

@@ -5,49 +5,85 @@
 use std::sync::Arc;
 
 use super::action::Action;
+use super::lifecycle::first_step;
 use super::operation::Settled;
-use super::process::{Beside, Leaving, Phase, Process, Readiness, State};
-use super::{ChildId, End, OpId, ProcId, Supervisor, TimerKey};
+use super::process::{Beside, Leaving, Phase, Process, Readiness, State, same_app};
+use super::vitals::Said;
+use super::{ChildId, End, OpId, ProcId, Supervisor, TimerKey, Why};
 use crate::app::{App, Changes, DRAIN_TIMEOUT};
-use crate::protocol::{EventKind, Failure};
-use crate::time::Mono;
+use crate::protocol::{Cause, EventKind, Failure};
+use crate::time::{Millis, Mono};
 
 impl Supervisor {
-    /// Begins to replace the child of one process. Where nothing serves, or the program shares no
+    /// Begins to replace the child of one process, which has no second one. Where nothing serves, or the program shares no
     /// port, two at a time would gain nothing or collide: it is restarted.
-    pub(super) fn begin_replacement(&mut self, now: Mono, op: OpId, id: ProcId, changes: &Changes) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+    pub(super) fn begin_replacement(
+        &mut self,
+        now: Mono,
+        id: ProcId,
+        by: Option<OpId>,
+        why: Why,
+        changes: &Changes,
+    ) {
+        let Some(process) = self.processes.get(&id) else { return };
         let mut app = process.app.clone();
         if *changes != Changes::default() {
             changes.apply(Arc::make_mut(&mut app));
         }
+        self.replace_by(now, id, by, why, app);
+    }
+
+    /// As [`Self::begin_replacement`], by what a process is declared as from now on. Another script is another
+    /// app, with other ports: it is restarted.
+    pub(super) fn redeclare_gently(&mut self, now: Mono, id: ProcId, op: OpId, app: Arc<App>) {
+        let Some(process) = self.processes.get(&id) else { return };
+        if same_app(&process.app, &app) {
+            return self.replace_by(now, id, Some(op), Why::asked(), app);
+        }
+        self.redeclare(id, app);
+        self.restart_process(now, id, op);
+    }
+
+    fn replace_by(&mut self, now: Mono, id: ProcId, by: Option<OpId>, why: Why, app: Arc<App>) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
         let clustered = app.is_cluster();
         let serves = matches!(process.state, State::Online { listening, .. } if listening || clustered);
-        debug_assert!(process.beside.is_none(), "whoever was beside has gone before");
+        debug_assert!(process.beside.is_none(), "a process never has three children");
         if serves {
-            self.spawn_candidate(now, id, app);
-        } else {
-            process.app = app;
-            self.restart_process(now, id, Some(op));
+            process.why = Some(why);
+            return self.prepare_candidate(now, id, app);
+        }
+        process.app = app;
+        match by {
+            Some(op) => self.restart_process(now, id, op),
+            None => self.begin_anew(now, id, why),
         }
     }
 
-    fn spawn_candidate(&mut self, now: Mono, id: ProcId, app: Arc<App>) {
+    pub(super) fn spawn_candidate(&mut self, now: Mono, id: ProcId, app: Arc<App>) {
         let child = self.new_child(id);
         let Some(process) = self.processes.get_mut(&id) else { return };
         self.timers.arm(TimerKey::Replacement(id), now + app.listen_timeout);
         let spawn =
             Action::Spawn { child, process: id, app: app.clone(), instance: process.instance, hold: true };
-        process.beside = Some(Beside::Candidate { child, since: now, app, baking: false, listening: false });
+        process.beside = Some(Beside::Candidate {
+            child,
+            since: now,
+            app,
+            baking: false,
+            listening: false,
+            vitals: Box::default(),
+        });
         self.actions.push_back(spawn);
     }
 
     /// What the candidate must do before it counts as ready: as much as the old child did.
     fn candidate_readiness(process: &Process, app: &App) -> Readiness {
-        match process.state {
-            _ if app.wait_ready => Readiness::Message,
-            State::Online { listening: true, .. } => Readiness::Listening,
-            _ => Readiness::Spawned,
+        let declared = app.declared_readiness();
+        match (declared, &process.state) {
+            (Some(Readiness::Message | Readiness::Notified), _) => declared.unwrap_or(Readiness::Spawned),
+            (_, State::Online { listening: true, .. }) => Readiness::Listening,
+            _ => declared.unwrap_or(Readiness::Spawned),
         }
     }
 
@@ -59,11 +95,36 @@ impl Supervisor {
     /// The candidate reached something; if it is what was waited for, it bakes.
     pub(super) fn candidate_progress(&mut self, now: Mono, id: ProcId, reached: Readiness) {
         let Some(process) = self.processes.get(&id) else { return };
-        let Some(Beside::Candidate { app, baking: false, .. }) = &process.beside else { return };
-        if Self::candidate_readiness(process, app) != reached {
+        let Some(Beside::Candidate { child, app, baking: false, vitals, .. }) = &process.beside else {
             return;
+        };
+        let bake_time = match Self::candidate_readiness(process, app) {
+            Readiness::Uptime if reached == Readiness::Spawned => app.bake_time.max(app.restart.min_uptime),
+            wanted if wanted == reached && vitals.checks.is_none() => app.bake_time,
+            _ => return,
+        };
+        if app.health.is_some() {
+            let child = *child;
+            self.timers.cancel(TimerKey::Replacement(id));
+            return self.begin_checks(now, child);
         }
-        let due = now + app.bake_time;
+        self.bake(now, id, bake_time);
+    }
+
+    /// The checks of the candidate pass: if that is what was waited for, it bakes.
+    pub(super) fn candidate_is_healthy(&mut self, now: Mono, id: ProcId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(Beside::Candidate { app, baking: false, .. }) = &process.beside else { return };
+        let bake_time = match Self::candidate_readiness(process, app) {
+            Readiness::Uptime => app.bake_time.max(app.restart.min_uptime),
+            _ => app.bake_time,
+        };
+        self.bake(now, id, bake_time);
+    }
+
+    /// The candidate reached everything, and must stay alive for a little.
+    fn bake(&mut self, now: Mono, id: ProcId, bake_time: Millis) {
+        let due = now + bake_time;
         if let Some(process) = self.processes.get_mut(&id)
             && let Some(Beside::Candidate { baking, .. }) = &mut process.beside
         {
@@ -76,8 +137,13 @@ impl Supervisor {
     pub(super) fn replacement_due(&mut self, now: Mono, id: ProcId) {
         let Some(process) = self.processes.get(&id) else { return };
         let (baking, app) = match &process.beside {
+            Some(Beside::Preparing { app, .. }) => {
+                let late = app.hooks.timeout.0;
+                let reason = format!("pre_start: not done within {late} ms; the old child serves on");
+                return self.reject_candidate(now, id, reason);
+            }
             Some(Beside::Candidate { baking, app, .. }) => (*baking, app),
-            Some(Beside::Retiring(Leaving { child, phase: Phase::Draining })) => {
+            Some(Beside::Retiring(Leaving { child, phase: Phase::Draining, .. })) => {
                 let due = self.timers.deadline(TimerKey::Drain(*child)).unwrap_or(now);
                 return self.settle(now, id, Settled::Drains(due.since(now)));
             }
@@ -87,28 +153,35 @@ impl Supervisor {
             return self.take_over(now, id);
         }
         let what = match Self::candidate_readiness(process, app) {
-            Readiness::Spawned => "was not started",
+            Readiness::Spawned | Readiness::Uptime => "was not started",
             Readiness::Listening => "does not listen",
-            Readiness::Message => "was not ready",
+            Readiness::Message | Readiness::Notified => "was not ready",
         };
         let reason =
             format!("the new child {what} within {} ms; the old one serves on", app.listen_timeout.0);
         self.reject_candidate(now, id, reason);
     }
 
-    /// The old child began to listen only now. What bakes has to as well, and to bake from then on.
+    /// The old child began to listen only now. What bakes, or proves its health, has to as well, and to bake
+    /// from then on.
     pub(super) fn old_child_listens(&mut self, now: Mono, id: ProcId) {
         let Some(process) = self.processes.get(&id) else { return };
-        let Some(Beside::Candidate { app, baking: true, listening, since, .. }) = &process.beside else {
+        let Some(Beside::Candidate { child, app, baking, listening, since, vitals }) = &process.beside else {
             return;
         };
-        if Self::candidate_readiness(process, app) != Readiness::Listening {
+        let begun = *baking || vitals.checks.is_some();
+        if !begun || Self::candidate_readiness(process, app) != Readiness::Listening {
             return;
         }
         let (bakes, due) = match listening {
+            true if !baking => return,
             true => (true, now + app.bake_time),
             false => (false, *since + app.listen_timeout),
         };
+        let child = *child;
+        if !bakes {
+            self.end_vitals(id, child);
+        }
         self.timers.arm(TimerKey::Replacement(id), due);
         if let Some(process) = self.processes.get_mut(&id)
             && let Some(Beside::Candidate { baking, .. }) = &mut process.beside
@@ -119,20 +192,31 @@ impl Supervisor {
 
     /// The candidate becomes the current child, and the old one drains.
     fn take_over(&mut self, now: Mono, id: ProcId) {
+        let old = self.processes.get(&id).and_then(Process::child);
+        if let Some(old) = old {
+            self.end_vitals(id, old);
+        }
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let Some(Beside::Candidate { child, since, app, listening, .. }) = process.beside.take() else {
+        let Some(Beside::Candidate { child, since, app, listening, vitals, .. }) = process.beside.take()
+        else {
             return;
         };
         self.timers.cancel(TimerKey::Replacement(id));
-        let old = process.child();
-        let old_listens = matches!(process.state, State::Online { listening: true, .. });
+        // The old one may have begun only now, in the place of one that was restarted meanwhile.
+        self.timers.cancel(TimerKey::Launch(id));
+        let hung = process.vitals.said == Said::Silent;
+        let old_listens = matches!(process.state, State::Online { listening: true, .. }) && !hung;
         let drain_timeout = process.app.drain_timeout;
-        let (signal, patience) = (process.app.stop_signal, process.app.kill_timeout);
-        process.app = app;
+        let old_app = std::mem::replace(&mut process.app, app);
+        process.vitals = *vitals;
+        process.vitals.extended = Millis(0);
         process.state = State::Online { child, since, listening };
-        process.record = super::Record { restarts: process.record.restarts + 1, ..Default::default() };
+        process.record.begin_again();
+        let why = process.why.take().unwrap_or_else(Why::asked);
         process.reason = None;
+        self.count(id, why);
         self.actions.push_back(Action::Promote { child });
+        self.begin_vitals(now, id);
         self.publish(id, EventKind::Online, "replaced");
         let Some(old) = old else { return self.settle(now, id, Settled::Replaced) };
         let phase = if old_listens {
@@ -144,10 +228,10 @@ impl Supervisor {
             self.actions.push_back(Action::Drain { child: old });
             Phase::Draining
         } else {
-            self.send_stop(now, old, signal, patience)
+            self.send_first(now, old, &old_app, hung)
         };
         if let Some(process) = self.processes.get_mut(&id) {
-            process.beside = Some(Beside::Retiring(Leaving { child: old, phase }));
+            process.beside = Some(Beside::Retiring(Leaving { child: old, phase, step: first_step(hung) }));
         }
     }
 
@@ -155,23 +239,42 @@ impl Supervisor {
     /// whether there was one.
     pub(super) fn candidate_takes_over(&mut self, now: Mono, id: ProcId) -> bool {
         let Some(process) = self.processes.get_mut(&id) else { return false };
+        if let Some(Beside::Preparing { child, since, app }) = &process.beside {
+            process.state = State::Preparing { child: *child, since: *since };
+            let due = *since + app.hooks.timeout;
+            process.app = app.clone();
+            process.beside = None;
+            process.record.begin_again();
+            let why = process.why.take().unwrap_or_else(Why::asked);
+            self.count(id, why);
+            self.timers.cancel(TimerKey::Replacement(id));
+            self.timers.arm(TimerKey::Launch(id), due);
+            return true;
+        }
         if !matches!(process.beside, Some(Beside::Candidate { .. })) {
             return false;
         }
-        let Some(Beside::Candidate { child, since, app, baking, listening }) = process.beside.take() else {
+        let Some(Beside::Candidate { child, since, app, baking, listening, vitals }) = process.beside.take()
+        else {
             return false;
         };
-        process.record.restarts += 1;
-        process.state = if baking {
+        process.record.begin_again();
+        let why = process.why.take().unwrap_or_else(Why::asked);
+        process.vitals = *vitals;
+        // One that only has to prove its health serves better than none.
+        let is_ready = baking || process.vitals.checks.is_some();
+        process.state = if is_ready {
             State::Online { child, since, listening }
         } else {
             State::Launching { child, since, overdue: false }
         };
-        let due = now + app.listen_timeout;
+        let due = now + Self::launch_patience(&app);
         process.app = app;
+        self.count(id, why);
         self.timers.cancel(TimerKey::Replacement(id));
         self.actions.push_back(Action::Promote { child });
-        if baking {
+        if is_ready {
+            self.begin_vitals(now, id);
             self.publish(id, EventKind::Online, "replaced");
             self.settle(now, id, Settled::Replaced);
         } else {
@@ -192,19 +295,34 @@ impl Supervisor {
 
     /// Gives a candidate up. Whoever waits learns it when the candidate is gone.
     pub(super) fn reject_candidate(&mut self, now: Mono, id: ProcId, reason: String) {
+        if let Some(child) = self.processes.get(&id).and_then(|p| p.beside.as_ref()).map(Beside::child) {
+            self.end_vitals(id, child);
+        }
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let Some(Beside::Candidate { child, app, .. }) = process.beside.take() else { return };
+        let Some(Beside::Preparing { child, app, .. } | Beside::Candidate { child, app, .. }) =
+            process.beside.take()
+        else {
+            return;
+        };
+        process.vitals.extended = Millis(0);
         self.timers.cancel(TimerKey::Replacement(id));
-        let phase = self.send_stop(now, child, app.stop_signal, app.kill_timeout);
+        let phase = self.send_stop(now, child, &app, 0);
         if let Some(process) = self.processes.get_mut(&id) {
-            process.beside = Some(Beside::Rejected { leaving: Leaving { child, phase }, reason });
+            process.beside = Some(Beside::Rejected { leaving: Leaving { child, phase, step: 0 }, reason });
         }
     }
 
     /// The old child, if it still lives, serves on.
-    pub(super) fn reload_failed(&mut self, now: Mono, id: ProcId, why: Failure) {
-        self.publish(id, EventKind::ReloadFailed, why.reason.as_str());
-        self.settle(now, id, Settled::NotReplaced(why));
+    pub(super) fn reload_failed(&mut self, now: Mono, id: ProcId, failure: Failure) {
+        self.publish(id, EventKind::ReloadFailed, failure.reason.as_str());
+        if let Some(process) = self.processes.get_mut(&id)
+            && let Some(why) = process.why.take()
+            && why.cause != Cause::Manual
+        {
+            // Nobody waits for an answer.
+            process.reason = Some(format!("not replaced ({}): {}", why.reason, failure.reason));
+        }
+        self.settle(now, id, Settled::NotReplaced(failure));
     }
 
     /// Hurries a leaving second child along, and gives a candidate up.
@@ -212,7 +330,7 @@ impl Supervisor {
         let Some(process) = self.processes.get(&id) else { return };
         let hurried: Option<ChildId> = match &process.beside {
             Some(Beside::Retiring(leaving)) => Some(leaving.child),
-            Some(Beside::Candidate { .. }) => {
+            Some(Beside::Preparing { .. } | Beside::Candidate { .. }) => {
                 self.reject_candidate(now, id, format!("given up: {why} was asked for meanwhile"));
                 None
             }

@@ -17,10 +17,16 @@ pub enum TimerKey {
     Replacement(ProcId),
     /// The back-off is over.
     Restart(ProcId),
+    /// It is its turn among many that start again.
+    Turn(ProcId),
     /// The child should have finished its connections.
     Drain(ChildId),
     /// The child should be dead.
     Kill(ChildId),
+    /// The child should have shown a sign of life.
+    Watchdog(ChildId),
+    /// The health of the child is to be checked, or its check should be over.
+    Check(ChildId),
 }
 
 /// All armed deadlines.

@@ -3,16 +3,15 @@
 //! atomic or belongs to one side at a time, and every value is valid at every moment.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::ftruncate;
-
-use super::lift;
 use super::reap::{ExitStatus, Reaped};
+use super::{lift, pipe};
 
 /// "pmxboard".
 const MAGIC: u64 = 0x706d_7862_6f61_7264;
@@ -62,6 +61,8 @@ pub enum Slot {
     Program = 5,
     /// The way to the service manager.
     Notify = 6,
+    /// The beginnings of lines that are in no file yet.
+    Lines = 7,
 }
 
 /// How many fds have a slot, those of later versions included.
@@ -107,6 +108,9 @@ pub struct Board {
     program: [AtomicU8; PATH],
     /// Signals that the daemon has begun to act on, and that is not on record yet.
     heeding: AtomicU64,
+    // Behind what an earlier version of this layout has, where there are zeroes.
+    /// What else there is to say about [`Board::copy`].
+    pub work: Work,
 }
 
 /// [`Board::busy_with`] when it is about nobody.
@@ -147,6 +151,22 @@ pub struct Copy {
     pub file: AtomicU64,
     /// What stood in the buffer before the read: as long as it stands there, nothing was read.
     pub mark: AtomicU64,
+}
+
+/// What becomes of a piece of output, so that the next daemon makes the same of it. It is written before
+/// [`Copy::child`].
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Counts up, from 1. 0: an earlier version wrote this, or nobody.
+    pub turn: AtomicU64,
+    /// What a daemon makes of it, in its own numbers.
+    pub kind: AtomicU32,
+    /// When, in milliseconds since 1970.
+    pub wall: AtomicU64,
+    /// The inodes of the files, the first of which [`Copy::file`] is about.
+    pub inodes: [AtomicU64; 2],
+    /// How long the second was before.
+    pub second: AtomicU64,
 }
 
 /// Exits, from one writer to one reader.
@@ -328,10 +348,9 @@ static MAPPED: AtomicBool = AtomicBool::new(false);
 impl Shared {
     /// A fresh board.
     pub fn create() -> io::Result<Shared> {
-        let fd = memfd_create("pmx-board", MFdFlags::MFD_CLOEXEC)?;
+        let fd = pipe::nameable("pmx-board", COPY_AT + COPY)?;
         // Never below: a low number may be wanted by somebody who closes 0 to 2.
         let fd = lift::duplicate(fd.as_fd(), 3)?;
-        ftruncate(&fd, (COPY_AT + COPY) as i64)?;
         let shared = map(fd)?;
         shared.board.magic.store(MAGIC, SeqCst);
         shared.board.layout.store(LAYOUT, SeqCst);
@@ -358,6 +377,47 @@ impl Shared {
             to.store(from.load(SeqCst), SeqCst);
         }
         Ok(fresh)
+    }
+
+    /// Output that was on its way when the daemon of another board was killed, and its keeper with it: it is on its way
+    /// on this one from now on.
+    pub fn take_output(&mut self, left: &File) -> io::Result<()> {
+        if left.metadata()?.len() != (COPY_AT + COPY) as u64 {
+            return Err(io::Error::other("a board of another size"));
+        }
+        let theirs = map_at(left.as_fd())?;
+        if theirs.magic.load(SeqCst) != MAGIC || theirs.layout.load(SeqCst) != LAYOUT {
+            return Err(io::Error::other("a board of another version"));
+        }
+        left.read_exact_at(self.bytes, COPY_AT as u64)?;
+        self.board.work.take_over(&theirs.work);
+        self.board.copy.take_over(&theirs.copy);
+        Ok(())
+    }
+}
+
+impl Copy {
+    fn take_over(&self, from: &Copy) {
+        let Copy { child, stream, len, file, mark } = self;
+        stream.store(from.stream.load(SeqCst), SeqCst);
+        len.store(from.len.load(SeqCst), SeqCst);
+        file.store(from.file.load(SeqCst), SeqCst);
+        mark.store(from.mark.load(SeqCst), SeqCst);
+        // The last, because it says that all of it counts.
+        child.store(from.child.load(SeqCst), SeqCst);
+    }
+}
+
+impl Work {
+    fn take_over(&self, from: &Work) {
+        let Work { turn, kind, wall, inodes, second } = self;
+        turn.store(from.turn.load(SeqCst), SeqCst);
+        kind.store(from.kind.load(SeqCst), SeqCst);
+        wall.store(from.wall.load(SeqCst), SeqCst);
+        for (to, from) in inodes.iter().zip(&from.inodes) {
+            to.store(from.load(SeqCst), SeqCst);
+        }
+        second.store(from.second.load(SeqCst), SeqCst);
     }
 }
 
@@ -419,10 +479,21 @@ mod tests {
             again.board.layout.store(99, SeqCst);
             MAPPED.store(false, SeqCst);
             let fd = again.fd.try_clone().unwrap();
-            let other = Shared::adopt(fd).unwrap();
+            let mut other = Shared::adopt(fd).unwrap();
             assert_eq!(other.board.journal.load(SeqCst), 1234);
             assert_eq!(other.board.fd(Slot::Lock), Some(77));
             assert_eq!(other.board.take_signals().count(), 0);
+            // Output is taken over from a board of this layout.
+            let left = File::from(again.fd.try_clone().unwrap());
+            again.bytes[COPY - 1] = 7;
+            again.board.copy.child.store(5, SeqCst);
+            again.board.work.second.store(6, SeqCst);
+            assert!(other.take_output(&left).is_err());
+            assert_eq!(other.board.copy.child.load(SeqCst), 0);
+            again.board.layout.store(LAYOUT, SeqCst);
+            other.take_output(&left).unwrap();
+            assert_eq!(other.board.copy.child.load(SeqCst), 5);
+            assert_eq!((other.board.work.second.load(SeqCst), other.bytes[COPY - 1]), (6, 7));
         });
     }
 

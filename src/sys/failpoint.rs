@@ -1,7 +1,7 @@
 //! Places at which a test makes the daemon die, to see what the next one makes of it. Only in builds with debug
 //! assertions: `PMX_FAILPOINT=<name>[:<n>[:<generation>]]` aborts a daemon when it comes by for the n-th time, the
 //! first one of a keeper, or as many later; with `*` for a name, at the n-th place of all (`*:0` has them logged).
-//! `PMX_PANIC_AT=<name>` makes every daemon panic there.
+//! `PMX_PANIC_AT=<name>` makes every daemon panic there, `PMX_STOP_AT=<name>` makes it stop as by SIGSTOP.
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -26,6 +26,10 @@ mod armed {
     }
 
     pub fn reach(name: &str) {
+        static STOP: OnceLock<Option<String>> = OnceLock::new();
+        if STOP.get_or_init(|| std::env::var("PMX_STOP_AT").ok()).as_deref() == Some(name) {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+        }
         let armed = ABORT.get_or_init(|| std::env::var("PMX_FAILPOINT").ok().map(parse));
         let generation = GENERATION.load(SeqCst);
         let is_meant =

@@ -33,6 +33,19 @@ pub fn raise_open_files() -> io::Result<[u64; 2]> {
     Ok([soft, hard])
 }
 
+/// Lets others have the processor and the disk first, for what is not urgent.
+pub fn yield_to_others() {
+    /// `IOPRIO_WHO_PROCESS`
+    const WHO: libc::c_int = 1;
+    /// `IOPRIO_CLASS_IDLE`, in its place.
+    const IDLE: libc::c_int = 3 << 13;
+    // SAFETY: setpriority and ioprio_set take integers; process 0 is this one.
+    unsafe {
+        libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, WHO, 0, IDLE);
+    }
+}
+
 /// Has the kernel choose others before us when memory is short, if we are privileged to ask for that.
 /// Returns what held before, which children get back; `None`: nothing was changed.
 pub fn outlive_others() -> Option<i32> {

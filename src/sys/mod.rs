@@ -2,10 +2,15 @@
 
 pub mod atomic;
 pub mod board;
+pub mod census;
+pub mod cgroup;
 pub mod clock;
+pub mod datagram;
 pub mod failpoint;
 pub mod family;
 pub mod fdpass;
+pub mod find;
+pub mod holder;
 pub mod inherit;
 pub mod inotify;
 pub mod kept;
@@ -19,12 +24,14 @@ pub mod pipe;
 pub mod poll;
 pub mod proc;
 pub mod reap;
+pub mod secret;
 pub mod shared_out;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;
 pub mod users;
+pub mod zone;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -11,16 +11,31 @@ use super::reap::ExitStatus;
 /// ESRCH: it has been reaped. A zombie takes any signal and does nothing.
 pub fn send(pidfd: Option<BorrowedFd>, pid: i32, signal: i32) -> io::Result<()> {
     if let Some(pidfd) = pidfd {
-        let info = ptr::null::<libc::siginfo_t>();
-        // SAFETY: pidfd_send_signal takes integers and a null info, and touches no memory of ours.
-        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
-        match check(sent) {
+        match send_flagged(pidfd, signal, 0) {
             // Refused as a call; a refusal of this very signal will be repeated by kill.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
             done => return done,
         }
     }
     kill(pid, signal)
+}
+
+/// As [`send`], by the pidfd alone.
+pub fn send_held(pidfd: BorrowedFd, signal: i32) -> io::Result<()> {
+    send_flagged(pidfd, signal, 0)
+}
+
+/// Sends `signal` to every member of the process group that the process behind `pidfd` leads or led, and to nobody
+/// else, whoever has its number by now. EINVAL: the kernel cannot (before 6.9).
+pub fn send_group_held(pidfd: BorrowedFd, signal: i32) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    send_flagged(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+}
+
+fn send_flagged(pidfd: BorrowedFd, signal: i32, flags: libc::c_uint) -> io::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal takes integers and a null info, and touches no memory of ours.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags) })
 }
 
 /// Sends `signal` to every member of the process group that child `pid` leads. Only while the leader is

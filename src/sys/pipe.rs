@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::sys::statfs;
 use nix::unistd::pipe2;
 
 use super::lift::lift;
@@ -27,6 +30,43 @@ pub fn for_output() -> io::Result<(OwnedFd, OwnedFd)> {
     let path = format!("/proc/self/fd/{}", write.as_raw_fd());
     let write = nix::fcntl::open(path.as_str(), both, nix::sys::stat::Mode::empty()).unwrap_or(write);
     Ok((lift(read), write))
+}
+
+/// So much is written to a pipe as a whole or not at all.
+pub const ATOMIC: usize = libc::PIPE_BUF;
+
+/// A pipe for a child's input: the end that it reads, and its inode. The child's end can write as well, so the pipe
+/// has no end as long as the child has it, whoever dies, and nobody need hold the other one: [`feed`] opens it each
+/// time.
+pub fn for_input() -> io::Result<(OwnedFd, u64)> {
+    let (read, _write) = pipe2(OFlag::O_CLOEXEC)?;
+    let both = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", read.as_raw_fd());
+    let both = nix::fcntl::open(path.as_str(), both, nix::sys::stat::Mode::empty())?;
+    let inode = inode(both.as_fd());
+    Ok((both, inode))
+}
+
+/// Writes at most [`ATOMIC`] bytes to the stdin of process `pid`, if it is the pipe with this inode. `WouldBlock`: it is
+/// full.
+pub fn feed(pid: i32, inode: u64, bytes: &[u8]) -> io::Result<()> {
+    debug_assert!(bytes.len() <= ATOMIC);
+    // Only looked at first: to open what the child may have put there could do anything.
+    let look = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let path = format!("/proc/{pid}/fd/0");
+    let found = nix::fcntl::open(path.as_str(), look, nix::sys::stat::Mode::empty())?;
+    if self::inode(found.as_fd()) != inode {
+        return Err(io::Error::other("its stdin is another one by now"));
+    }
+    let how = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let pipe = nix::fcntl::open(path.as_str(), how, nix::sys::stat::Mode::empty())?;
+    loop {
+        match nix::unistd::write(&pipe, bytes) {
+            Err(nix::Error::EINTR) => {}
+            written => return Ok(written.map(|_| ())?),
+        }
+    }
 }
 
 /// Opens the pipe that process `pid` has as `fd`, to read from it, if it is the one with this inode.
@@ -121,6 +161,44 @@ pub fn memory(name: &str) -> io::Result<OwnedFd> {
     Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?)
 }
 
+/// Where files in memory can have names. It lasts no longer than this boot.
+pub const MEMORY: &str = "/dev/shm";
+
+/// The same with `bytes` of it in place, which can be [given a name](name) where the machine has a file system in
+/// memory that has room.
+pub fn nameable(what: &str, bytes: usize) -> io::Result<OwnedFd> {
+    let how = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let made = || -> io::Result<OwnedFd> {
+        let file = nix::fcntl::open(MEMORY, how, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        if statfs::fstatfs(&file)?.filesystem_type() != statfs::TMPFS_MAGIC {
+            return Err(io::Error::other("not in memory"));
+        }
+        if bytes > 0 {
+            // What is mapped must be there: the kernel ends whoever touches what finds no room.
+            nix::fcntl::posix_fallocate(&file, 0, bytes as i64)?;
+        }
+        Ok(file)
+    };
+    made().or_else(|_| {
+        let file = memory(what)?;
+        nix::unistd::ftruncate(&file, bytes as i64)?;
+        Ok(file)
+    })
+}
+
+/// Gives what [`nameable`] made a name, in place of whatever has it.
+pub fn name(file: BorrowedFd, path: &Path) -> io::Result<()> {
+    let is_named = |at: &Path| std::fs::symlink_metadata(at).is_ok_and(|found| found.ino() == inode(file));
+    if is_named(path) {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    let _ = std::fs::remove_file(&fresh);
+    let fd = format!("/proc/self/fd/{}", file.as_raw_fd());
+    nix::unistd::linkat(AT_FDCWD, fd.as_str(), AT_FDCWD, &fresh, AtFlags::AT_SYMLINK_FOLLOW)?;
+    std::fs::rename(&fresh, path)
+}
+
 /// A file in memory with this content, which nobody can change any more: children may share it. It is
 /// at its beginning, closes on exec, and is read by name as `/proc/self/fd/<n>`.
 pub fn memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -140,6 +218,26 @@ mod tests {
 
     use super::*;
     use crate::sys::testing::wait_until;
+
+    #[test]
+    fn a_line_comes_whole_or_not_at_all() {
+        let (end, inode) = for_input().unwrap();
+        let mut reader = std::process::Command::new("sleep").arg("1000").stdin(end).spawn().unwrap();
+        let pid = reader.id() as i32;
+        let line = [b'x'; ATOMIC];
+        let mut sent = 0;
+        let full = loop {
+            match feed(pid, inode, &line) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((full.kind(), sent), (io::ErrorKind::WouldBlock, 16));
+        assert!(feed(pid, inode + 1, b"x").is_err());
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+        assert!(feed(pid, inode, b"x").is_err());
+    }
 
     fn flags(fd: &OwnedFd) -> (bool, bool) {
         let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());

@@ -13,12 +13,27 @@ pub struct Stat {
     pub state: char,
     /// The process that will reap it.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
     /// Processor time it has used, user and kernel, in ms. Without that of its children.
     pub cpu_ms: u64,
+    /// The same of those of its children that it has reaped, and of theirs.
+    pub children_cpu_ms: u64,
+    /// How many threads it has.
+    pub threads: u32,
     /// Memory it has resident, in bytes.
     pub rss_bytes: u64,
     /// When it started, in clock ticks since boot: with the pid and the boot id, who it is.
     pub start_ticks: u64,
+}
+
+impl Stat {
+    /// When it started, in ms since boot.
+    pub fn started_ms(&self) -> u64 {
+        self.start_ticks.saturating_mul(1_000) / Units::of_system().ticks_per_second
+    }
 }
 
 /// The longest line the kernel writes is well below this: 52 numbers and a name of at most 64 bytes.
@@ -54,6 +69,61 @@ pub fn is_child(pid: i32, start_ticks: u64, home: &std::path::Path, id: u32) -> 
         && value(b"pm_id=").is_none_or(|found| found == id.to_string().as_bytes())
 }
 
+/// The value of a variable in the environment that process `pid` was started with, if we may see it and it has not
+/// been written over.
+pub fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+/// Memory of process `pid` in bytes, where what it shares with others counts for it in part: what it would free
+/// if they all ended, in sum. Dear: the kernel walks its page tables.
+pub fn proportional_memory(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// How many files process `pid` has open; `None` if we may not know.
+pub fn open_files(pid: i32) -> Option<u32> {
+    let path = format!("/proc/{pid}/fd");
+    // Kernels from 6.2 on tell by the size of the folder.
+    let count = match std::fs::metadata(&path).ok()?.len() {
+        0 => std::fs::read_dir(&path).ok()?.count() as u64,
+        count => count,
+    };
+    Some(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// A process and all that descend from it by way of living parents; `None` where the kernel does not list
+/// children. It costs as much as there are of them, however many processes there are beside.
+pub fn descendants(pid: i32) -> Option<Vec<i32>> {
+    /// More than any program has that is not out of hand.
+    const MOST: usize = 1 << 16;
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        at += 1;
+        // Each thread has its own.
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for thread in threads.flatten() {
+            match std::fs::read_to_string(thread.path().join("children")) {
+                Ok(text) => {
+                    found.extend(text.split_ascii_whitespace().filter_map(|id| id.parse::<i32>().ok()))
+                }
+                Err(error) if parent == pid && error.kind() == std::io::ErrorKind::NotFound => return None,
+                Err(_) => {}
+            }
+        }
+        if found.len() > MOST {
+            break;
+        }
+    }
+    Some(found)
+}
+
 /// The name of this boot; empty without /proc.
 pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -86,14 +156,27 @@ fn parse(line: &[u8], units: Units) -> Option<Stat> {
     let mut fields = std::str::from_utf8(line.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
     // Counted as in proc(5), where the state is field 3.
     let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
+    let mut id = || fields.next()?.parse::<i32>().ok();
+    let (parent, group, session) = (id()?, id()?, id()?);
     let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
-    let user = number(14 - 5)?;
+    let user = number(14 - 7)?;
     let system = number(0)?;
-    let start_ticks = number(22 - 16)?;
+    let of_children = number(0)?.saturating_add(number(0)?);
+    let threads = number(20 - 18)?;
+    let start_ticks = number(22 - 21)?;
     let pages = number(24 - 23)?;
-    let cpu_ms = user.saturating_add(system).saturating_mul(1_000) / units.ticks_per_second;
-    Some(Stat { state, parent, cpu_ms, rss_bytes: pages.saturating_mul(units.page_bytes), start_ticks })
+    let ms = |ticks: u64| ticks.saturating_mul(1_000) / units.ticks_per_second;
+    Some(Stat {
+        state,
+        parent,
+        group,
+        session,
+        cpu_ms: ms(user.saturating_add(system)),
+        children_cpu_ms: ms(of_children),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        rss_bytes: pages.saturating_mul(units.page_bytes),
+        start_ticks,
+    })
 }
 
 #[cfg(test)]
@@ -109,8 +192,17 @@ mod tests {
     fn whatever_the_name_the_fields_are_found() {
         let rest = "S 7 12 12 0 -1 4194304 95 0 0 0 150 25 9 9 20 0 1 0 123456 8388608 300 \
                     18446744073709551615 1 1 0 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0";
-        let expected =
-            Stat { state: 'S', parent: 7, cpu_ms: 1_750, rss_bytes: 300 * 4096, start_ticks: 123_456 };
+        let expected = Stat {
+            state: 'S',
+            parent: 7,
+            group: 12,
+            session: 12,
+            cpu_ms: 1_750,
+            children_cpu_ms: 180,
+            threads: 1,
+            rss_bytes: 300 * 4096,
+            start_ticks: 123_456,
+        };
         for name in ["sh", "a b", ") R 1 1 1", "))) ((", "\u{fffd}", ""] {
             assert_eq!(parse(format!("12 ({name}) {rest}\n").as_bytes(), UNITS), Some(expected), "{name}");
         }
@@ -123,6 +215,43 @@ mod tests {
             // Whatever is cut off, no panic; and nothing is made up before the last field that counts.
             assert!(parse(text.as_bytes(), UNITS).is_none() || cut > 74, "{text}");
         }
+    }
+
+    #[test]
+    fn who_descends_is_found_and_nobody_else() {
+        let child = shell("sleep 1000 & sh -c 'sleep 1000 & wait' & wait");
+        let found = wait_until("four of them", || descendants(child.pid).filter(|found| found.len() == 4));
+        assert_eq!(found[0], child.pid);
+        for pid in &found[1..] {
+            assert!(found.contains(&stat(*pid).unwrap().parent), "{found:?}");
+        }
+        assert!(
+            proportional_memory(child.pid).is_some_and(|bytes| bytes < stat(child.pid).unwrap().rss_bytes)
+        );
+        for pid in found.into_iter().rev() {
+            // The shells end by themselves when their last one does.
+            let _ = send(None, pid, libc::SIGKILL);
+        }
+        wait_until("an end", || reap_one(child.pid));
+        assert_eq!(descendants(0), Some(vec![0]));
+    }
+
+    #[test]
+    fn open_files_are_counted() {
+        let child = shell(
+            "exec 0</dev/null 1>/dev/null 2>/dev/null 5</dev/null 7</dev/null; echo $$ >&2; sleep 1000",
+        );
+        let listed =
+            || std::fs::read_dir(format!("/proc/{}/fd", child.pid)).map_or(0, Iterator::count) as u32;
+        wait_until("its files", || {
+            let count = open_files(child.pid)?;
+            (count >= 5 && count == listed()).then_some(())
+        });
+        for pid in descendants(child.pid).unwrap().into_iter().rev() {
+            send(None, pid, libc::SIGKILL).unwrap();
+        }
+        wait_until("an end", || reap_one(child.pid));
+        assert_eq!(open_files(child.pid), None);
     }
 
     #[test]

@@ -188,7 +188,8 @@ mod tests {
         };
         assert_eq!((reaped.pid, reaped.status), (pid, ExitStatus::Code(0)));
         assert!((5..10_000).contains(&reaped.user_ms), "{reaped:?}");
-        assert!((200..200_000).contains(&reaped.max_rss_kb), "{reaped:?}");
+        // What we had ourselves when it was forked counts as its own.
+        assert!((200..10_000_000).contains(&reaped.max_rss_kb), "{reaped:?}");
         assert_eq!(reap_one(pid), None);
     }
 }

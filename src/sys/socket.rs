@@ -88,6 +88,21 @@ pub fn end_listening(fd: BorrowedFd) {
     let _ = socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Read);
 }
 
+/// How many connections wait in the queue of a listening TCP socket, and how many may; `None`: it is none.
+pub fn accept_queue(fd: BorrowedFd) -> Option<(u32, u32)> {
+    /// Of a socket that listens, in the kernel's numbers.
+    const LISTENS: u8 = 10;
+    // SAFETY: all zeroes is a value of it: it consists of numbers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let into = (&raw mut info).cast::<libc::c_void>();
+    // SAFETY: the kernel writes at most `length` bytes to a local of that size.
+    let done =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut length) };
+    // Of a listening socket these two fields have another meaning.
+    (done == 0 && info.tcpi_state == LISTENS).then_some((info.tcpi_unacked, info.tcpi_sacked))
+}
+
 /// Whether this is one end of a stream, and not a listening socket.
 pub fn is_connection(fd: BorrowedFd) -> bool {
     socket::getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream)
@@ -176,6 +191,42 @@ pub fn accept(fd: BorrowedFd) -> io::Result<Option<OwnedFd>> {
 pub fn peer_uid(stream: impl AsFd) -> io::Result<(u32, i32)> {
     let peer = socket::getsockopt(&stream, sockopt::PeerCredentials)?;
     Ok((peer.uid(), peer.pid()))
+}
+
+/// A nonblocking, close-on-exec connection on its way to `addr`.
+pub fn connect_tcp(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = inet(addr, SockType::Stream, None)?;
+    match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(fd),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How long the kernel may take for a connection within itself, in ms.
+const LOOPBACK: i32 = 100;
+
+/// Both ends of a TCP connection over the loopback, nonblocking and close-on-exec: that of the client, that of
+/// the server.
+pub fn loopback_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = inet(any, SockType::Stream, None)?;
+    socket::bind(listener.as_raw_fd(), &SockaddrStorage::from(any))?;
+    listen(listener.as_fd(), 1)?;
+    let LocalAddr::Inet(addr) = local_addr(listener.as_fd())? else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let client = connect_tcp(addr)?;
+    let mut look = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, a local.
+    unsafe { libc::poll(&mut look, 1, LOOPBACK) };
+    let server = accept(listener.as_fd())?.ok_or(io::ErrorKind::TimedOut)?;
+    // Somebody else may have been quicker.
+    let peer: SockaddrStorage = socket::getpeername(server.as_raw_fd())?;
+    let ours: SockaddrStorage = socket::getsockname(client.as_raw_fd())?;
+    if peer != ours {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok((client, server))
 }
 
 /// A channel to a child: our end, nonblocking, and the child's, blocking (Node sets its own). Both close

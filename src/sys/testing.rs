@@ -50,13 +50,11 @@ pub(crate) fn shell(script: &str) -> Spawned {
         programs: &[c("/bin/sh")],
         argv: &argv,
         env: &[c("PATH=/usr/bin:/bin")],
+        env_pid: None,
         cwd: c"/",
         umask: 0o022,
         fds: &[],
-        user: None,
-        nofile: None,
-        oom_score_adj: None,
-        terminal: None,
+        ..Spawn::default()
     })
     .expect("start a shell")
 }

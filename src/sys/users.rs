@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -29,6 +31,13 @@ pub fn effective_uid() -> u32 {
 pub fn new_session() -> io::Result<()> {
     nix::unistd::setsid()?;
     Ok(())
+}
+
+/// Has a command lead a session of its own when it is run, away from our terminal.
+pub fn lead_session(command: &mut Command) {
+    let lead = || nix::unistd::setsid().map(|_| ()).map_err(io::Error::from);
+    // SAFETY: what runs between fork and exec is one system call, and it allocates nothing.
+    unsafe { command.pre_exec(lead) };
 }
 
 /// The file mode creation mask of this process.

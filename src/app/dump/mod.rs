@@ -14,8 +14,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{App, Env, SharedEnv, Text};
+use super::{App, Env, KillMode, SharedEnv, Text};
 pub use checksum::crc64;
+pub use foreign::process as of_pm2;
 
 /// The version of what stands under `_pmx`. Adding an optional field is free; anything else raises it.
 const FORMAT: u32 = 1;
@@ -74,8 +75,6 @@ pub struct Saved {
 pub struct List {
     /// The processes, in the order of their ids.
     pub saved: Vec<Saved>,
-    /// Sentences for people: what pm2 had written down and pmx does not have.
-    pub notes: Vec<String>,
 }
 
 /// Why a file is not read.
@@ -159,7 +158,7 @@ pub fn read(bytes: &[u8]) -> Result<List, Fault> {
         return Err(Fault::Newer(newer._pmx.format));
     }
     let entries: Vec<Entry> = parse(bytes)?;
-    Ok(List { saved: entries.into_iter().map(Entry::into_saved).collect(), notes: Vec::new() })
+    Ok(List { saved: entries.into_iter().map(Entry::into_saved).collect() })
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
@@ -225,9 +224,10 @@ struct Element<'a> {
     exec_interpreter: String,
     node_args: Vec<String>,
     exec_mode: &'static str,
-    instance_var: &'static str,
-    #[serde(rename = "NODE_APP_INSTANCE")]
-    instance: u32,
+    instance_var: &'a str,
+    /// Under that name.
+    #[serde(flatten)]
+    instance: BTreeMap<&'a str, u32>,
     pm_out_log_path: &'a Text,
     pm_err_log_path: &'a Text,
     pm_pid_path: &'a Text,
@@ -237,6 +237,7 @@ struct Element<'a> {
     watch: bool,
     vizion: bool,
     treekill: bool,
+    shutdown_with_message: bool,
     max_restarts: u32,
     min_uptime: u64,
     kill_timeout: u64,
@@ -265,30 +266,34 @@ impl<'a> Element<'a> {
         let app = &own.app;
         let text = |text: &Text| text.lossy().into_owned();
         let texts = |all: &[Text]| all.iter().map(text).collect();
-        let variables = app.inherit.0.0.iter().chain(&app.env.0);
+        let mut variables = (*app.inherit.0).clone();
+        variables.0.extend(app.env.0.clone());
+        app.variables.increment(&mut variables, own.instance);
         Element {
             _pmx: own,
             name: &app.name,
             namespace: &app.namespace,
             args: texts(&app.command.args),
-            env: variables.map(|(name, value)| (text(name), text(value))).collect(),
+            env: variables.0.iter().map(|(name, value)| (text(name), text(value))).collect(),
             pm_exec_path: text(&app.command.script),
             pm_cwd: text(&app.cwd),
             exec_interpreter: app.command.interpreter.as_ref().map_or("none".to_string(), text),
             node_args: texts(&app.command.interpreter_args),
             exec_mode: if app.is_cluster() { "cluster_mode" } else { "fork_mode" },
-            instance_var: "NODE_APP_INSTANCE",
-            instance: own.instance,
+            instance_var: app.variables.instance(),
+            instance: [(app.variables.instance(), own.instance)].into(),
             pm_out_log_path: &saved.out_file,
             pm_err_log_path: &saved.error_file,
             pm_pid_path: &saved.pid_file,
             merge_logs: app.merge_logs,
-            autostart: true,
+            autostart: app.autostart,
             autorestart: app.restart.autorestart,
             watch: false,
             vizion: false,
-            treekill: true,
-            max_restarts: app.restart.max_restarts,
+            treekill: app.kill_mode != KillMode::Process,
+            shutdown_with_message: app.stop.with_message,
+            // Of pm2 every number is one.
+            max_restarts: u32::try_from(i64::from(app.restart.max_restarts)).unwrap_or(u32::MAX),
             min_uptime: app.restart.min_uptime.0,
             kill_timeout: app.kill_timeout.0,
             listen_timeout: app.listen_timeout.0,

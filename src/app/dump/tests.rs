@@ -1,7 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::{Instances, Mode, Runtime};
+use crate::app::units::Memory;
+use crate::app::{Budget, Combined, Instances, Mode, Runtime};
 use crate::time::Millis;
 
 fn env(pairs: &[(&str, &str)]) -> Env {
@@ -40,7 +41,7 @@ fn saved(name: &str, instance: u32) -> Saved {
 fn what_is_written_is_read_again() {
     for list in [vec![], vec![saved("api", 0)], vec![saved("api", 0), saved("api", 1), saved("web", 7)]] {
         let bytes = write(&list);
-        assert_eq!(read(&bytes), Ok(List { saved: list, notes: Vec::new() }));
+        assert_eq!(read(&bytes), Ok(List { saved: list }));
         assert!(serde_json::from_slice::<Value>(&bytes).unwrap().is_array());
     }
 }
@@ -171,7 +172,7 @@ fn of_pm2() -> Value {
         {
             "name": "line", "args": ["-c", "sleep 2000"], "pm_exec_path": "/usr/bin/bash", "pm_cwd": "/",
             "exec_interpreter": "none", "exec_mode": "fork_mode", "status": "stopped", "merge_logs": true,
-            "max_memory_restart": 1000, "cron_restart": "* * * * *", "uid": "www-data",
+            "max_memory_restart": 1000, "log_date_format": "x", "cron_restart": "* * * * *", "uid": "www-data",
             "pm_out_log_path": "/root/.pm2/logs/line-out.log", "NODE_APP_INSTANCE": 0
         },
         { "name": "line", "pm_exec_path": "/usr/bin/bash", "pm_cwd": "/", "status": "errored" }
@@ -190,7 +191,7 @@ fn pm2s_own_file_is_read() {
     assert_eq!(app.command.interpreter_args, [Text::from("--x")]);
     assert_eq!(app.env, env(&[("DB_URL", "declared or not"), ("DEBUG", "true"), ("PORT", "80")]));
     assert_eq!(*app.inherit.0, env(&[("PATH", "/bin"), ("HOME", "/root")]));
-    assert_eq!((app.restart.max_restarts, app.restart.min_uptime), (5, Millis(5000)));
+    assert_eq!((app.restart.max_restarts, app.restart.min_uptime), (Budget::Ends(5), Millis(5000)));
     assert_eq!((app.restart.restart_delay, app.restart.autorestart), (Millis(100), false));
     assert_eq!(app.restart.stop_exit_codes, [3]);
     assert_eq!((&app.out_file, &app.error_file), (&None, &Some(Text::from("/var/log/web.err"))));
@@ -199,10 +200,37 @@ fn pm2s_own_file_is_read() {
     assert_eq!((&line.app.out_file, line.app.mode), (&None, Mode::Auto));
     // Of two with one number the second gets the next; what was given up is tried again.
     assert_eq!((last.instance, last.up), (1, true));
+    let triggers = &line.app.triggers;
     assert_eq!(
-        list.notes,
-        ["line: pmx does not have cron_restart, max_memory_restart yet, and goes on without"]
+        (triggers.cron.as_deref(), triggers.max_memory),
+        (Some("* * * * *"), Some(Memory::Bytes(1000)))
     );
+    assert_eq!((line.app.logs.date.as_deref(), &line.app.logs.combined), (Some("x"), &Combined::None));
+}
+
+#[test]
+fn what_pm2_knows_of_variables_comes_over_and_goes_back() {
+    // pm2 gives one number to several forks; their ports are what they are all the same.
+    let fork = |port: &str| {
+        json!({
+            "name": "web", "pm_exec_path": "/srv/a.js", "pm_cwd": "/srv", "instance_var": "WORKER", "WORKER": 0,
+            "increment_var": "PORT", "filter_env": ["AWS_"], "env": {"PORT": port},
+        })
+    };
+    let list = read(json!([fork("3000"), fork("3001"), fork("x")]).to_string().as_bytes()).unwrap();
+    for (saved, port) in list.saved.iter().zip(["3000", "3000", "x"]) {
+        assert_eq!(saved.app.env, env(&[("PORT", port)]));
+        assert_eq!(saved.app.variables.instance(), "WORKER");
+        assert!(!saved.app.variables.filter.passes("AWS_KEY"));
+    }
+    assert_eq!(list.saved[1].app.variables.increment.as_deref(), Some("PORT"));
+    assert_eq!(list.saved[2].app.variables.increment, None);
+    let written: Value = serde_json::from_slice(&write(&list.saved)).unwrap();
+    for (at, port) in ["3000", "3001", "x"].iter().enumerate() {
+        assert_eq!((&written[at]["env"]["PORT"], &written[at]["WORKER"]), (&json!(port), &json!(at)));
+        assert_eq!(written[at]["instance_var"], "WORKER");
+    }
+    assert_eq!(read(&write(&list.saved)).unwrap().saved[1].app, list.saved[1].app);
 }
 
 #[test]
@@ -210,7 +238,7 @@ fn what_pm2_made_of_our_file_is_pm2s() {
     let mut value: Value = serde_json::from_slice(&write(&[saved("api", 0)])).unwrap();
     value[0]["max_restarts"] = json!(99);
     let bytes = serde_json::to_vec_pretty(&value).unwrap();
-    assert_eq!(read(&bytes).unwrap().saved[0].app.restart.max_restarts, 99);
+    assert_eq!(read(&bytes).unwrap().saved[0].app.restart.max_restarts, Budget::Ends(99));
 }
 
 #[test]

@@ -68,26 +68,19 @@ fn what_is_wrong_starts_no_daemon() {
     let home = TestHome::new("start-wrong");
     write(&home, "bad.json", r#"[{"script": "a.sh"}, {"name": "b", "script": "gone.sh"}]"#);
     write(&home, "a.sh", "");
-    write(&home, "watch.json", r#"{"name": "w", "script": "a.sh", "watch": true}"#);
+    write(&home, "watch.json", r#"{"name": "w", "script": "a.sh", "watch": "gone"}"#);
     for (line, sentence) in [
-        (
-            &["start"][..],
-            "start: nothing given (looking for ecosystem.config.js or processes.json is not built yet: name the file)",
-        ),
+        (&["start"][..], "start: nothing given, and no ecosystem.config.js or processes.json is here"),
         (&["start", "api.js"], "start api.js: no such file"),
         (&["start", "api"], "start api: no such file"),
-        (&["start", "bad.json"], "bad.json: app \"b\": gone.sh: no such file"),
-        (&["start", "watch.json"], "watch.json: app \"w\": watch is not built yet"),
+        (&["start", "bad.json"], "bad.json:1: app \"b\": gone.sh: no such file"),
+        (&["start", "watch.json"], "watch.json:1: app \"w\": a.sh: watch gone: no such file or directory"),
         (&["start", "none.json"], "start none.json: no such file"),
         (&["start", "bad.json", "--only", "zzz"], "bad.json: --only zzz: no such app in it"),
         (&["start", "a.sh", "--only", "a"], "start a.sh: --only chooses from a declaration file"),
         (&["start", "a.sh", "a.sh", "--name", "x"], "start a.sh: one --name cannot be given to 2 apps"),
-        (&["start", "x.yml"], "start x.yml: .yml declarations are not built yet, .json is"),
-        (
-            &["reload", "bad.json"],
-            "reload bad.json: reloading a declaration file is not built yet (start bad.json restarts its apps)",
-        ),
-        (&["stop"], "stop needs <all|id|name|namespace|script|file.json>... (see pmx help stop)"),
+        (&["start", "x.yml"], "start x.yml: no such file"),
+        (&["stop"], "stop needs <all|id|name|namespace|/regex/|script|file.json>... (see pmx help stop)"),
         (&["list", "x"], "list does not take \"x\" (see pmx help list)"),
         (
             &["scale", "api", "many"],
@@ -114,7 +107,7 @@ fn a_file_starts_what_is_missing_and_restarts_the_rest() {
     let daemon = daemon(&home);
     let (code, out, err) = run_line(&home.caller, &["start", "apps.json", "--kill-timeout", "9"]);
     assert_eq!((code, out.as_str()), (0, "start one(7): online\nstart two(8): online\n"));
-    assert_eq!(err, "apps.json: app \"one\": color is no option: it becomes an environment variable\n");
+    assert_eq!(err, "apps.json:1: app \"one\": color is no option: it becomes an environment variable\n");
     match &verbs(&daemon)[..] {
         [Verb::Start { apps, existing: Existing::Restart, .. }] => {
             assert_eq!(apps.iter().map(|app| app.kill_timeout.0).collect::<Vec<_>>(), [9, 9]);

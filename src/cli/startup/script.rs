@@ -17,16 +17,27 @@ impl Boot<'_> {
             Platform::User => (String::new(), "default.target"),
             _ => (of_system, "multi-user.target"),
         };
+        let online = match self.wait_ip {
+            true => "Wants=network-online.target\nAfter=network-online.target",
+            false => "",
+        };
+        let exe = unit_word(&self.exe.display().to_string());
+        let keep = match self.keep {
+            true => format!("# A restart leaves the apps alone.\nExecStop={exe} daemon --keep"),
+            false => String::new(),
+        };
         let home = self.home.display();
         filled(
             include_str!("systemd.service"),
             &[
                 ("SERVICE", &self.service),
                 ("USER", &self.user.name),
+                ("ONLINE", online),
+                ("KEEP", &keep),
                 ("SYSTEM", &system),
                 ("PATH", &unit_word(&format!("PATH={}", self.path))),
                 ("HOME", &unit_word(&format!("PMX_HOME={home}"))),
-                ("EXE", &unit_word(&self.exe.display().to_string())),
+                ("EXE", &exe),
                 ("TARGET", target),
             ],
         )

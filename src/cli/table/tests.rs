@@ -9,11 +9,15 @@ fn assert_unique(mut names: Vec<String>) {
 #[test]
 fn no_name_is_taken_twice() {
     let commands = COMMANDS.iter().flat_map(|command| command.names.iter().copied());
-    assert_unique(commands.chain(UNBUILT_COMMANDS.iter().copied()).map(String::from).collect());
+    let foreign = FOREIGN_COMMANDS.iter().flat_map(|row| row.0.iter().copied());
+    let whole = WHOLE_COMMANDS.iter().map(|row| row.0);
+    let others = foreign.chain(whole);
+    assert_unique(commands.chain(others).map(String::from).collect());
     let longs = FLAGS.iter().flat_map(|flag| flag.longs.iter().copied());
-    assert_unique(longs.chain(UNBUILT_FLAGS.iter().map(|flag| flag.0)).map(String::from).collect());
+    let foreign = FOREIGN_FLAGS.iter().flat_map(|row| row.0.iter().copied());
+    assert_unique(longs.chain(foreign).map(String::from).collect());
     let shorts = FLAGS.iter().flat_map(|flag| flag.shorts.iter().copied());
-    assert_unique(shorts.chain(UNBUILT_FLAGS.iter().filter_map(|flag| flag.1)).map(String::from).collect());
+    assert_unique(shorts.map(String::from).collect());
 }
 
 #[test]

@@ -243,3 +243,22 @@ fn c09_a_home_of_any_length_has_a_control_socket() {
     }
     fs::remove_dir_all(top).unwrap();
 }
+
+#[test]
+fn the_kernel_tells_how_many_wait_in_a_queue() {
+    let listener = bind_tcp(loopback(0), None, false).unwrap();
+    assert_eq!(accept_queue(listener.as_fd()), None, "it does not listen");
+    listen(listener.as_fd(), 7).unwrap();
+    assert_eq!(accept_queue(listener.as_fd()), Some((0, 7)));
+    let callers: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(loopback(port(&listener))).unwrap()).collect();
+    wait_until("three that wait", || (accept_queue(listener.as_fd()) == Some((3, 7))).then_some(()));
+    accept(listener.as_fd()).unwrap().unwrap();
+    assert_eq!(accept_queue(listener.as_fd()), Some((2, 7)));
+    assert_eq!(accept_queue(callers[0].as_fd()), None, "a connection has no queue");
+    let directory = directory("queue");
+    let unix = bind_unix(&directory.join("s")).unwrap();
+    listen(unix.as_fd(), 7).unwrap();
+    assert_eq!(accept_queue(unix.as_fd()), None, "of these it does not tell");
+    fs::remove_dir_all(directory).unwrap();
+}

@@ -16,6 +16,8 @@ pub(super) struct Plan<'a> {
     /// NULL-terminated, pointing into `wanted`.
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
+    /// `NAME=` and room for the digits of a pid: the child's own, which it writes there.
+    env_pid: Vec<u8>,
     /// `/bin/sh`, a place for the script, the arguments.
     shell_argv: Vec<*const c_char>,
     /// By rising target.
@@ -23,8 +25,12 @@ pub(super) struct Plan<'a> {
     close_range: bool,
     /// The table of fds is the parent's at first; what is needed of it is below [`LOW`].
     pub(super) low_table: bool,
+    /// In how many of its groups it is already.
+    pub(super) born_in: usize,
     /// As the kernel reads it.
     oom_score_adj: Option<String>,
+    /// The same as declared.
+    oom_score_wanted: Option<String>,
     /// Written by the child if it never became the program.
     pub(super) failure: Option<Failure>,
 }
@@ -45,6 +51,9 @@ pub(super) struct Failure {
     pub(super) program: usize,
 }
 
+/// The most digits of a pid.
+const PID_DIGITS: usize = 10;
+
 const SHELL: &CStr = c"/bin/sh";
 
 impl<'a> Plan<'a> {
@@ -58,8 +67,32 @@ impl<'a> Plan<'a> {
         shell_argv.push(ptr::null());
         let argv = pointers(wanted.argv);
         let oom_score_adj = wanted.oom_score_adj.map(|number| number.to_string());
-        let env = pointers(wanted.env);
-        Plan { wanted, argv, env, shell_argv, moves, close_range, low_table, oom_score_adj, failure: None }
+        let mut env = pointers(wanted.env);
+        let mut env_pid = Vec::new();
+        if let Some(name) = wanted.env_pid {
+            env_pid = [name.to_bytes(), b"=", &[0; PID_DIGITS + 1]].concat();
+            env.insert(0, env_pid.as_ptr().cast());
+        }
+        let oom_score_wanted = wanted.bounds.oom_score_adj.map(|number| number.to_string());
+        Plan {
+            wanted,
+            argv,
+            env,
+            env_pid,
+            shell_argv,
+            moves,
+            close_range,
+            low_table,
+            born_in: 0,
+            oom_score_adj,
+            oom_score_wanted,
+            failure: None,
+        }
+    }
+
+    /// The directory of the first of its groups.
+    pub(super) fn first_group(&self) -> Option<c_int> {
+        self.wanted.groups.first().copied()
     }
 }
 
@@ -81,6 +114,7 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     if plan.low_table {
         leave_table()?;
     }
+    enter_groups(plan.wanted.groups.iter().skip(plan.born_in))?;
     reset_dispositions();
     lead(plan.wanted.terminal)?;
     place_fds(&mut plan.moves)?;
@@ -90,8 +124,23 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     if let Some(limits) = plan.wanted.nofile {
         limit_open_files(limits)?;
     }
-    if let Some(text) = &plan.oom_score_adj {
-        set_oom_score_adj(text);
+    let bounds = &plan.wanted.bounds;
+    for (resource, limits) in bounds.limits {
+        resource_limit(Step::Limit, *resource, Some(limits))?;
+    }
+    if let Some(nice) = bounds.nice {
+        // SAFETY: setpriority takes three integers; process 0 is this one.
+        check(Step::Nice, unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) })?;
+    }
+    match (&plan.oom_score_wanted, &plan.oom_score_adj) {
+        (Some(text), _) => set_oom_score_adj(text)?,
+        // A process whose score cannot be restored runs all the same: there may be no /proc.
+        (None, Some(text)) => drop(set_oom_score_adj(text)),
+        (None, None) => {}
+    }
+    if bounds.capabilities.is_some() {
+        // What it may keep outlives the change of the user, until it executes.
+        prctl(Step::Capabilities, libc::PR_SET_KEEPCAPS, 1, 0)?;
     }
     if let Some(user) = plan.wanted.user {
         // The groups while we still may, the user last. The bare calls, because libc's ask all
@@ -104,8 +153,17 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
         // SAFETY: setresuid takes three integers and touches no memory.
         check(Step::Uid, unsafe { libc::syscall(number::SETRESUID, user.uid, user.uid, user.uid) })?;
     }
+    if bounds.no_new_privs {
+        prctl(Step::NoNewPrivs, libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    }
+    if let Some(mask) = bounds.capabilities {
+        let is_root = plan.wanted.user.is_some_and(|user| user.uid == 0);
+        keep_capabilities(mask, !is_root)?;
+    }
+    verify(plan.wanted)?;
     // SAFETY: `cwd` is a C string that the suspended parent keeps alive.
     check(Step::Chdir, unsafe { libc::syscall(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
+    write_pid(&mut plan.env_pid);
     set_signal_mask(0, None);
     execute(plan)
 }
@@ -147,29 +205,154 @@ fn lead(terminal: Option<Terminal>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A process whose score cannot be set runs all the same: there may be no /proc.
-fn set_oom_score_adj(text: &str) {
+/// Fills in our process id behind the name of its variable.
+fn write_pid(variable: &mut [u8]) {
+    let Some(at) = variable.len().checked_sub(PID_DIGITS + 1) else { return };
+    variable[at..].fill(0);
+    // SAFETY: getpid takes nothing.
+    let mut pid = unsafe { libc::syscall(libc::SYS_getpid) };
+    let mut digits = [0; PID_DIGITS];
+    let mut count = 0;
+    while pid > 0 && count < PID_DIGITS {
+        digits[count] = b'0' + (pid % 10) as u8;
+        pid /= 10;
+        count += 1;
+    }
+    for (to, digit) in variable[at..].iter_mut().zip(digits[..count].iter().rev()) {
+        *to = *digit;
+    }
+}
+
+/// Before anything else, so that all that the child does and brings about counts.
+fn enter_groups<'a>(directories: impl Iterator<Item = &'a c_int>) -> Result<(), Failure> {
+    for directory in directories {
+        let (name, flags) = (c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        // SAFETY: `name` is a C string constant.
+        let door = unsafe { libc::syscall(libc::SYS_openat, *directory, name, flags) };
+        let door = check(Step::Group, door)? as c_int;
+        // SAFETY: one byte of a constant is read. `0` is whoever writes it: this process, not the suspended parent.
+        let entered = unsafe { libc::syscall(libc::SYS_write, door, b"0".as_ptr(), 1) };
+        let entered = check(Step::Group, entered);
+        close(door);
+        entered?;
+    }
+    Ok(())
+}
+
+fn prctl(step: Step, what: c_int, value: c_long, more: c_long) -> Result<c_long, Failure> {
+    // SAFETY: the calls made by way of this take integers and touch no memory.
+    check(step, unsafe { libc::syscall(libc::SYS_prctl, what, value, more, 0, 0) })
+}
+
+/// The kernel's view of the three sets, each as its lower and upper half.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The version of [`Half`] that has two of them, and process 0: this one.
+const CAPABILITIES_OF_SELF: [u32; 2] = [0x2008_0522, 0];
+
+fn capabilities() -> Result<[Half; 2], Failure> {
+    let mut halves = [Half::default(); 2];
+    let header = CAPABILITIES_OF_SELF;
+    // SAFETY: the kernel reads the header and writes two halves, as its version says.
+    check(Step::Capabilities, unsafe { libc::syscall(libc::SYS_capget, &header, &mut halves) })?;
+    Ok(halves)
+}
+
+fn set_capabilities(halves: &[Half; 2]) -> Result<(), Failure> {
+    let header = CAPABILITIES_OF_SELF;
+    // SAFETY: the kernel reads the header and two halves, as its version says. Its own call is for this thread.
+    check(Step::Capabilities, unsafe { libc::syscall(libc::SYS_capset, &header, halves) }).map(|_| ())
+}
+
+/// Has nothing but `mask` be had, now and by whatever is executed. Root gets it by being root, others as ambient.
+fn keep_capabilities(mask: u64, as_ambient: bool) -> Result<(), Failure> {
+    // A change of the user left what is permitted, but not in effect.
+    let mut halves = capabilities()?;
+    for half in &mut halves {
+        half.effective = half.permitted;
+    }
+    set_capabilities(&halves)?;
+    for number in 0..64 {
+        let known = prctl(Step::Capabilities, libc::PR_CAPBSET_READ, number, 0);
+        if known.is_err() {
+            break;
+        }
+        if mask >> number & 1 == 0 && matches!(known, Ok(1)) {
+            prctl(Step::Capabilities, libc::PR_CAPBSET_DROP, number, 0)?;
+        }
+    }
+    let half = |bits: u32| Half { effective: bits, permitted: bits, inheritable: bits };
+    set_capabilities(&[half(mask as u32), half((mask >> 32) as u32)])?;
+    prctl(Step::Capabilities, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL.into(), 0)?;
+    for number in (0..64).filter(|number| as_ambient && mask >> number & 1 == 1) {
+        prctl(Step::Capabilities, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE.into(), number)?;
+    }
+    Ok(())
+}
+
+/// Whether it has become who it should be: what was said to succeed is read back.
+fn verify(wanted: &Spawn) -> Result<(), Failure> {
+    let differs = Err(Failure { step: Step::Verify, errno: libc::EPERM, program: 0 });
+    if let Some(user) = wanted.user {
+        let mut ids = [0u32; 3];
+        for (call, expected) in [(number::GETRESUID, user.uid), (number::GETRESGID, user.gid)] {
+            let [real, effective, saved] = &mut ids;
+            // SAFETY: the kernel writes one 32-bit id to each of three places.
+            check(Step::Verify, unsafe { libc::syscall(call, real, effective, saved) })?;
+            if ids != [expected; 3] {
+                return differs;
+            }
+        }
+        // SAFETY: with no room for any, the kernel tells how many groups there are and writes none.
+        let groups = unsafe { libc::syscall(number::GETGROUPS, 0, ptr::null_mut::<u32>()) };
+        if check(Step::Verify, groups)? != user.groups.len() as c_long {
+            return differs;
+        }
+    }
+    if wanted.bounds.no_new_privs && prctl(Step::Verify, libc::PR_GET_NO_NEW_PRIVS, 0, 0)? != 1 {
+        return differs;
+    }
+    if let Some(mask) = wanted.bounds.capabilities {
+        let [low, high] = capabilities()?;
+        let has = |half: Half, bits: u32| half.permitted == bits && half.inheritable == bits;
+        if !has(low, mask as u32) || !has(high, (mask >> 32) as u32) {
+            return differs;
+        }
+    }
+    Ok(())
+}
+
+fn set_oom_score_adj(text: &str) -> Result<(), Failure> {
     let path = crate::sys::limits::OOM_SCORE_ADJ.as_ptr();
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
     // SAFETY: `path` is a C string constant.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) } as c_int;
-    if fd >= 0 {
-        // SAFETY: the pointer and the length are those of `text`, which the suspended parent keeps alive.
-        unsafe { libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len()) };
-        close(fd);
-    }
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) };
+    let fd = check(Step::OomScore, fd)? as c_int;
+    // SAFETY: the pointer and the length are those of `text`, which the suspended parent keeps alive.
+    let written = unsafe { libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len()) };
+    let written = check(Step::OomScore, written);
+    close(fd);
+    written.map(|_| ())
 }
 
 /// Ids are 32 bits wide; on some old architectures the plain names take 16.
 #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
 mod number {
     pub(super) use libc::{
+        SYS_getgroups as GETGROUPS, SYS_getresgid as GETRESGID, SYS_getresuid as GETRESUID,
         SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID,
     };
 }
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 mod number {
     pub(super) use libc::{
+        SYS_getgroups32 as GETGROUPS, SYS_getresgid32 as GETRESGID, SYS_getresuid32 as GETRESUID,
         SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
     };
 }
@@ -306,14 +489,20 @@ fn limit_open_files([soft, hard]: [u64; 2]) -> Result<(), Failure> {
     open_file_limit(Some(&[soft.min(hard), hard])).map(|_| ())
 }
 
-/// Reads the limit of open files, soft and hard, and sets it to `new` if given.
 fn open_file_limit(new: Option<&[u64; 2]>) -> Result<[u64; 2], Failure> {
+    // The C libraries differ in the type.
+    #[allow(clippy::unnecessary_cast)]
+    resource_limit(Step::OpenFiles, libc::RLIMIT_NOFILE as u32, new)
+}
+
+/// Reads a limit, soft and hard, and sets it to `new` if given.
+fn resource_limit(step: Step, resource: u32, new: Option<&[u64; 2]>) -> Result<[u64; 2], Failure> {
     let mut old = [0u64; 2];
     let new: *const [u64; 2] = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: prlimit64 has two 64-bit numbers on every architecture; it reads `new` unless that is null
     // and writes `old`. Process 0 is this one.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, new, &mut old) };
-    check(Step::Limits, done).map(|_| old)
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &mut old) };
+    check(step, done).map(|_| old)
 }
 
 /// Tries each candidate as execvp does; returns only if none could be executed.

@@ -2,7 +2,9 @@
 //! `child.rs`. Which program, user and fds these are is for the caller to decide.
 
 mod child;
+mod clone3;
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::io;
@@ -17,6 +19,7 @@ use child::{Failure, Plan};
 
 /// One program to start. The child leads a new session (with a shared terminal only a new group), has every
 /// signal at its default and none blocked, and has no file descriptor but those in `fds`.
+#[derive(Default)]
 pub struct Spawn<'a> {
     /// Absolute paths, tried in order as execvp does: the next one on ENOENT, ENOTDIR and EACCES.
     /// A file that the kernel cannot execute but that looks like text is given to `/bin/sh`.
@@ -25,6 +28,8 @@ pub struct Spawn<'a> {
     pub argv: &'a [CString],
     /// The whole environment, each entry `NAME=value`.
     pub env: &'a [CString],
+    /// One more variable, whose value is the process id of the child.
+    pub env_pid: Option<&'a CStr>,
     /// The working directory; entered as the user the program runs as.
     pub cwd: &'a CStr,
     /// The file mode creation mask.
@@ -40,7 +45,29 @@ pub struct Spawn<'a> {
     pub oom_score_adj: Option<i32>,
     /// A terminal to become the foreground of.
     pub terminal: Option<Terminal>,
+    /// The control groups that it is in before it does anything else: fds of their directories.
+    pub groups: &'a [RawFd],
+    /// What it is held to.
+    pub bounds: Bounds<'a>,
 }
+
+/// What a program is held to. What cannot be done fails the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds<'a> {
+    /// Limits of resources (`RLIMIT_*`), soft and hard, each of [`UNLIMITED`] or below.
+    pub limits: &'a [(u32, [u64; 2])],
+    /// How much it gives way to others.
+    pub nice: Option<i32>,
+    /// The inclination to be killed when memory is short, as declared.
+    pub oom_score_adj: Option<i32>,
+    /// No program that it executes gives it more rights.
+    pub no_new_privs: bool,
+    /// All capabilities that it and what it executes can ever have, as a set of bits.
+    pub capabilities: Option<u64>,
+}
+
+/// No limit of a resource.
+pub const UNLIMITED: u64 = u64::MAX;
 
 /// How a child comes by its terminal, which is one of our own fds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +106,32 @@ pub enum Step {
     Clone,
     /// Get a table of file descriptors of its own.
     Table,
+    /// Put it into its control group.
+    Group,
     /// Start a session.
     Session,
     /// Give it its file descriptors.
     Fds,
     /// Restore its limit of open files.
-    Limits,
+    OpenFiles,
+    /// Set a limit of a resource.
+    Limit,
+    /// Set its niceness.
+    Nice,
+    /// Set its inclination to be killed.
+    OomScore,
     /// Set the supplementary groups.
     Groups,
     /// Set the group.
     Gid,
     /// Set the user.
     Uid,
+    /// See to it that it gets no more rights.
+    NoNewPrivs,
+    /// Set its capabilities.
+    Capabilities,
+    /// Read back who it has become.
+    Verify,
     /// Enter the working directory.
     Chdir,
     /// Execute the program.
@@ -115,12 +156,19 @@ impl fmt::Display for SpawnError {
         f.write_str(match self.step {
             Step::Clone => "create a process",
             Step::Table => "leave our file descriptors",
+            Step::Group => "enter its control group",
             Step::Session => "start a session",
             Step::Fds => "place file descriptors",
-            Step::Limits => "set the limit of open files",
+            Step::OpenFiles => "set the limit of open files",
+            Step::Limit => "set a limit of a resource",
+            Step::Nice => "set its niceness",
+            Step::OomScore => "set oom_score_adj",
             Step::Groups => "set supplementary groups",
             Step::Gid => "set the group",
             Step::Uid => "set the user",
+            Step::NoNewPrivs => "give up new privileges",
+            Step::Capabilities => "set capabilities",
+            Step::Verify => "verify the user and its privileges",
             Step::Chdir => "change directory to",
             Step::Exec => "execute",
             Step::Interpreter => "execute the interpreter of",
@@ -137,7 +185,8 @@ impl std::error::Error for SpawnError {}
 /// Starts a program, and returns when it has been executed or when that has failed. The calling
 /// thread waits for the child to get there: microseconds, but a slow file system counts.
 pub fn spawn(wanted: &Spawn) -> Result<Spawned, SpawnError> {
-    spawn_with(wanted, Features { pidfd: true, close_range: true, low_table: LOW_TABLE.load(Relaxed) })
+    let low_table = LOW_TABLE.load(Relaxed);
+    spawn_with(wanted, Features { pidfd: true, close_range: true, low_table, into_group: true })
 }
 
 /// False once the kernel has refused to make a table of fds of the low part of ours.
@@ -149,6 +198,7 @@ struct Features {
     pidfd: bool,
     close_range: bool,
     low_table: bool,
+    into_group: bool,
 }
 
 fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError> {
@@ -157,13 +207,15 @@ fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError>
         errno: error.raw_os_error().unwrap_or(libc::EINVAL),
         path: None,
     };
-    let stack = Stack::new().map_err(failed_before)?;
+    let stack = Stack::take().map_err(failed_before)?;
     let is_low = |fd: RawFd| fd < LOW;
     let low_table = features.low_table && wanted.fds.iter().all(|(fd, _)| is_low(*fd));
     let mut plan = Plan::new(wanted, features.close_range, low_table);
     let dumpable = wanted.user.is_some() && is_dumpable();
     let blocked = BlockedSignals::new();
-    let mut cloned = clone(&stack, &mut plan, features.pidfd);
+    // Version 1 of control groups does not know of births, nor do old kernels; a sandbox may hide the call.
+    let born = (features.into_group && features.pidfd).then(|| born_in_group(&stack, &mut plan)).flatten();
+    let mut cloned = born.map_or_else(|| clone(&stack, &mut plan, features.pidfd), Ok);
     if features.pidfd && matches!(&cloned, Err(e) if refused(e)) {
         cloned = clone(&stack, &mut plan, false);
     }
@@ -171,10 +223,12 @@ fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError>
         LOW_TABLE.store(false, Relaxed);
         reap(spawned.pid);
         plan.low_table = false;
+        plan.born_in = 0;
         plan.failure = None;
         cloned = clone(&stack, &mut plan, spawned.pidfd.is_some());
     }
     drop(blocked);
+    stack.put_back();
     if dumpable {
         // A child that shares our memory and changes its user makes this memory undumpable: right
         // until it has left, wrong for a daemon whose crash should leave a core.
@@ -212,16 +266,37 @@ fn explain(wanted: &Spawn, failure: Failure) -> SpawnError {
     SpawnError { step: failure.step, errno: failure.errno, path }
 }
 
+/// What the child shares with us. Suspended as we are, it costs nothing.
+fn flags(plan: &Plan) -> libc::c_int {
+    // A copy of the whole table would cost more than all the rest, for a daemon of thousands.
+    let files = if plan.low_table { libc::CLONE_FILES } else { 0 };
+    libc::CLONE_VM | libc::CLONE_VFORK | files
+}
+
+/// As [`clone`], with the child in the first of its groups from its birth. `None`: it is not to be had, and nothing
+/// has happened.
+fn born_in_group(stack: &Stack, plan: &mut Plan) -> Option<Spawned> {
+    let group = plan.first_group()?;
+    let mut pidfd: libc::c_int = -1;
+    let arguments = clone3::Arguments::new(flags(plan), &mut pidfd, stack.base, Stack::WHOLE);
+    plan.born_in = 1;
+    // SAFETY: as in `clone` below.
+    let born = unsafe { clone3::into_group(arguments, group, child::run, ptr::from_mut(plan).cast()) };
+    let Ok(pid) = born else {
+        plan.born_in = 0;
+        return None;
+    };
+    // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Some(Spawned { pid, pidfd: pidfd.map(lift) })
+}
+
 /// One clone on `stack`; when it returns, the child has executed its program or is a zombie.
 fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned> {
     let mut pidfd: libc::c_int = -1;
-    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let mut flags = flags(plan) | libc::SIGCHLD;
     if with_pidfd {
         flags |= libc::CLONE_PIDFD;
-    }
-    if plan.low_table {
-        // A copy of the whole table would cost more than all the rest, for a daemon of thousands.
-        flags |= libc::CLONE_FILES;
     }
     // SAFETY: the child runs `child::run` on a stack of its own and shares our memory, but CLONE_VFORK
     // suspends this thread until the child has executed or exited, so that `plan`, `pidfd` and `stack`
@@ -257,6 +332,10 @@ fn set_dumpable() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong) };
 }
 
+thread_local! {
+    static LAST_STACK: Cell<Option<Stack>> = const { Cell::new(None) };
+}
+
 /// A stack for one child, with a guard page below.
 struct Stack {
     base: *mut libc::c_void,
@@ -267,6 +346,16 @@ impl Stack {
     /// The largest page size of the architectures Linux runs on.
     const GUARD: usize = 64 * 1024;
     const WHOLE: usize = Stack::SIZE + Stack::GUARD;
+
+    /// That of the last child, if there was one.
+    fn take() -> io::Result<Stack> {
+        LAST_STACK.take().map_or_else(Stack::new, Ok)
+    }
+
+    /// Kept for the next child: to make one takes as long as all other preparations.
+    fn put_back(self) {
+        LAST_STACK.set(Some(self));
+    }
 
     fn new() -> io::Result<Stack> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;

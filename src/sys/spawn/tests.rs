@@ -14,8 +14,8 @@ use crate::sys::reap::{ExitStatus, reap_one};
 use crate::sys::testing::{alone, c, wait_until};
 
 const BOTH: [Features; 2] = [
-    Features { pidfd: true, close_range: true, low_table: true },
-    Features { pidfd: false, close_range: false, low_table: false },
+    Features { pidfd: true, close_range: true, low_table: true, into_group: true },
+    Features { pidfd: false, close_range: false, low_table: false, into_group: false },
 ];
 
 /// `cat` on 0 and 1, to be looked at while it waits for input; killed and reaped in the end.
@@ -72,18 +72,7 @@ impl Drop for Cat {
 }
 
 fn blank<'a>() -> Spawn<'a> {
-    Spawn {
-        programs: &[],
-        argv: &[],
-        env: &[],
-        cwd: c"/",
-        umask: 0o022,
-        fds: &[],
-        user: None,
-        nofile: None,
-        oom_score_adj: None,
-        terminal: None,
-    }
+    Spawn { programs: &[], argv: &[], env: &[], cwd: c"/", umask: 0o022, fds: &[], ..Spawn::default() }
 }
 
 /// A fresh directory that everybody may enter.
@@ -443,4 +432,51 @@ fn a_deleted_working_directory_of_ours_does_not_matter() {
         fs::remove_dir(&dir).unwrap();
         assert_eq!(output(&[c("/bin/pwd")], &[c("pwd")]).0, "/\n");
     });
+}
+
+#[test]
+fn a_child_is_in_its_groups_from_the_beginning() {
+    let tree = crate::sys::cgroup::Tree::find(&format!("pmx-spawn-{}", std::process::id()));
+    if !tree.is_there() {
+        return;
+    }
+    for (number, features) in BOTH.into_iter().enumerate() {
+        let group = tree.create(&number.to_string(), &Default::default()).unwrap().unwrap();
+        let directories = group.directories().unwrap();
+        let groups: Vec<RawFd> = directories.iter().map(AsRawFd::as_raw_fd).collect();
+        let cat = Cat::start(features, Spawn { groups: &groups, ..blank() });
+        assert_eq!(group.pids(), [cat.child.pid], "{}", features.into_group);
+        assert_eq!(cat.fds(), [0, 1]);
+        drop(cat);
+        // A directory that is none is said, whichever way was tried first.
+        let stray = File::open("/").unwrap();
+        let programs = [c("/bin/true")];
+        let wanted = Spawn { programs: &programs, argv: &programs, groups: &[stray.as_raw_fd()], ..blank() };
+        assert_eq!(spawn_with(&wanted, features).unwrap_err().step, Step::Group);
+        wait_until("its group to go", || group.remove().then_some(()));
+    }
+    tree.remove();
+}
+
+/// Whoever enters a group waits for all processors; whoever is born in one does not enter it.
+#[test]
+fn a_birth_in_a_group_of_version_2_is_no_move() {
+    let tree = crate::sys::cgroup::Tree::find(&format!("pmx-birth-{}", std::process::id()));
+    let group = tree.create("0", &Default::default()).unwrap();
+    let Some(group) = group.filter(|group| group.paths[0].join("cgroup.events").exists()) else { return };
+    let directories = group.directories().unwrap();
+    let groups: Vec<RawFd> = directories.iter().map(AsRawFd::as_raw_fd).collect();
+    let programs = [c("/bin/true")];
+    let wanted = Spawn { programs: &programs, argv: &programs, groups: &groups, ..blank() };
+    let mut plan = Plan::new(&wanted, true, true);
+    let stack = Stack::new().unwrap();
+    let born = {
+        let _blocked = BlockedSignals::new();
+        born_in_group(&stack, &mut plan)
+    };
+    let born = born.expect("this kernel knows of births");
+    assert!(plan.failure.is_none() && plan.born_in == 1);
+    wait_until("its end", || reap_one(born.pid));
+    wait_until("its group to go", || group.remove().then_some(()));
+    tree.remove();
 }

@@ -1,27 +1,26 @@
 //! Where the last lines of a file begin, and bytes put together to lines.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead};
 use std::os::unix::fs::FileExt;
-
-use crate::cli::screen::Fail;
 
 /// The longest line that is held in memory; a longer one is printed in pieces of this size.
 pub const LINE_LIMIT: usize = 1 << 20;
 
-/// Where the last `count` lines of the first `end` bytes begin. The file is read backwards, and as
-/// far as needed: it does not matter how long it is, nor how long its lines are.
-pub fn start_of_last(file: &File, end: u64, count: u64) -> io::Result<u64> {
+/// Where the last `count` lines of the first `end` bytes begin, or those of them that begin behind `least`. The file
+/// is read backwards, and as far as needed: it does not matter how long it is, nor how long its lines are.
+pub fn start_of_last(file: &File, end: u64, count: u64, least: u64) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
     if count == 0 || end == 0 {
         return Ok(end);
     }
     let mut block = vec![0; BLOCK as usize];
     let mut newlines = 0;
+    let mut start = end;
     // The newline at the very end closes the last line and begins no other.
     let mut upper = end - 1;
-    while upper > 0 {
-        let lower = upper.saturating_sub(BLOCK);
+    while upper > least {
+        let lower = upper.saturating_sub(BLOCK).max(least);
         let bytes = &mut block[..(upper - lower) as usize];
         match file.read_exact_at(bytes, lower) {
             Ok(()) => {}
@@ -31,13 +30,32 @@ pub fn start_of_last(file: &File, end: u64, count: u64) -> io::Result<u64> {
         }
         for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             newlines += 1;
+            start = lower + at as u64 + 1;
             if newlines == count {
-                return Ok(lower + at as u64 + 1);
+                return Ok(start);
             }
         }
         upper = lower;
     }
-    Ok(0)
+    Ok(if least == 0 { 0 } else { start })
+}
+
+/// How many lines a file holds, as far as it can be read, and why it cannot be read further.
+pub fn count_lines(from: &mut impl BufRead) -> (u64, Option<io::Error>) {
+    let (mut count, mut is_partial) = (0, false);
+    let error = loop {
+        match from.fill_buf() {
+            Ok([]) => break None,
+            Ok(chunk) => {
+                count += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+                is_partial = chunk.last() != Some(&b'\n');
+                let taken = chunk.len();
+                from.consume(taken);
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    (count + u64::from(is_partial), error)
 }
 
 /// Puts chunks together to lines.
@@ -48,11 +66,11 @@ pub struct Lines {
 
 impl Lines {
     /// Takes a chunk in and gives out the lines that it completes, without their newlines.
-    pub fn feed(
+    pub fn feed<E>(
         &mut self,
         mut chunk: &[u8],
-        emit: &mut dyn FnMut(&[u8]) -> Result<(), Fail>,
-    ) -> Result<(), Fail> {
+        emit: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         while !chunk.is_empty() {
             let room = LINE_LIMIT - self.partial.len();
             let newline = chunk.iter().take(room).position(|&byte| byte == b'\n');
@@ -73,7 +91,7 @@ impl Lines {
     }
 
     /// Gives out what no newline has ended yet.
-    pub fn finish(&mut self, emit: &mut dyn FnMut(&[u8]) -> Result<(), Fail>) -> Result<(), Fail> {
+    pub fn finish<E>(&mut self, emit: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         if self.partial.is_empty() { Ok(()) } else { emit(&std::mem::take(&mut self.partial)) }
     }
 
@@ -110,8 +128,19 @@ mod tests {
             ("one", 1, "one"),
             ("\n", 1, "\n"),
         ] {
-            let start = start_of_last(&file("exact", text.as_bytes()), text.len() as u64, count).unwrap();
+            let start = start_of_last(&file("exact", text.as_bytes()), text.len() as u64, count, 0).unwrap();
             assert_eq!(&text[start as usize..], expected, "{text:?} {count}");
+        }
+    }
+
+    #[test]
+    fn lines_that_begin_too_far_back_are_left_out() {
+        let text = b"one\ntwo\nthree\n";
+        for (least, count, expected) in
+            [(0, 9, 0), (1, 9, 4), (3, 9, 4), (4, 9, 8), (8, 9, 14), (1, 1, 8), (13, 9, 14), (14, 9, 14)]
+        {
+            let found = start_of_last(&file("least", text), 14, count, least).unwrap();
+            assert_eq!(found, expected, "{least} {count}");
         }
     }
 
@@ -125,12 +154,12 @@ mod tests {
         }
         let file = file("long", &text);
         for count in [1, 2, 10, 49, 50, 51] {
-            let start = start_of_last(&file, text.len() as u64, count).unwrap() as usize;
+            let start = start_of_last(&file, text.len() as u64, count, 0).unwrap() as usize;
             let found = text[start..].iter().filter(|&&byte| byte == b'\n').count() as u64;
             assert_eq!(found, count.min(50));
             assert!(start == 0 || text[start - 1] == b'\n');
         }
-        assert_eq!(start_of_last(&file, text.len() as u64 + 10, 1).unwrap(), 0, "truncated meanwhile");
+        assert_eq!(start_of_last(&file, text.len() as u64 + 10, 1, 0).unwrap(), 0, "truncated meanwhile");
     }
 
     #[test]
@@ -141,7 +170,7 @@ mod tests {
             let mut found = Vec::new();
             let mut emit = |line: &[u8]| {
                 found.push(String::from_utf8(line.to_vec()).unwrap());
-                Ok(())
+                Ok::<_, std::convert::Infallible>(())
             };
             for chunk in text.chunks(size) {
                 lines.feed(chunk, &mut emit).unwrap();
@@ -154,7 +183,7 @@ mod tests {
         let mut lines = Lines::default();
         let mut emit = |line: &[u8]| {
             lengths.push(line.len());
-            Ok(())
+            Ok::<_, std::convert::Infallible>(())
         };
         let long = vec![b'x'; LINE_LIMIT * 2 + 5];
         for chunk in long.chunks(70_001) {

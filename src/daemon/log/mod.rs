@@ -1,0 +1,297 @@
+//! From a child's pipe to its log files: in large batches, in bounded memory.
+//!
+//! A pipe that is written to all the time is left alone for a moment and drained in one go: with short lines
+//! that costs a third of a wake-up per write (DESIGN: batching beats splice).
+//!
+//! `desk` is where output lies on its way, `writer` brings it to its files, `form` makes records of lines, `shelf` keeps
+//! the beginnings of lines, `file` is one file, `tail` the last words.
+
+mod desk;
+mod file;
+mod form;
+mod rules;
+mod shelf;
+mod tail;
+mod writer;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+pub use desk::Desk;
+pub use file::LogFile;
+pub use rules::Rules;
+pub use shelf::Shelf;
+pub use tail::Tail;
+pub use writer::{Counts, Plan, Writer, WriterRecord, open, open_fd};
+
+use desk::{Kind, Work};
+use writer::Wrote;
+
+use super::home::Stream;
+use super::sink::Lines;
+use super::source::Progress;
+use crate::supervisor::ChildId;
+use crate::sys::board::COPY;
+use crate::sys::kept::Kept;
+use crate::sys::pipe::{self, State};
+use crate::sys::{clock, failpoint};
+use crate::time::{Millis, Mono};
+
+/// How much of one pipe one visit moves.
+const BUDGET: usize = 256 << 10;
+/// A visit that moved so much, or that came so soon after the last one, finds a busy pipe.
+const BUSY_BYTES: usize = 8 << 10;
+const BUSY_GAP: Millis = Millis(1);
+/// How long a busy pipe gathers. At this pace a line is on disk before anybody can look.
+const GATHER: Millis = Millis(3);
+/// What a busy pipe may gather. Unprivileged users have 16 MiB of pipes in all, so one that is refused
+/// stays as it is.
+const BUSY_PIPE: usize = 256 << 10;
+/// How long a line may be; a longer one comes in pieces.
+const LINE: usize = 64 << 10;
+/// How long a pipe is left alone whose output waits for room.
+const NO_ROOM: Millis = Millis(250);
+
+/// One stream of one child.
+#[derive(Debug)]
+pub struct Output {
+    pipe: Kept<OwnedFd>,
+    to: To,
+    last_visit: Mono,
+    grown: bool,
+    /// When it wants to be looked at, as the children know it.
+    pub due: Option<Mono>,
+}
+
+/// Where a stream goes.
+#[derive(Debug)]
+pub enum To {
+    /// To files, or nowhere, which is no file.
+    Files(Box<Writer>),
+    /// In a container, to our own stdout or stderr.
+    Lines(Lines),
+}
+
+impl Output {
+    /// Reads from `pipe`, which is nonblocking.
+    pub fn new(pipe: OwnedFd, to: To) -> Output {
+        Output { pipe: pipe.into(), to, last_visit: Mono(0), grown: false, due: None }
+    }
+
+    /// For the journal: the pipe and the file.
+    pub fn fds(&self) -> (RawFd, Option<RawFd>) {
+        let file = match &self.to {
+            To::Files(writer) => writer.fd(),
+            To::Lines(_) => None,
+        };
+        (self.pipe.as_raw_fd(), file)
+    }
+
+    /// For the journal: whose lines go to our own stdout or stderr.
+    pub fn whose(&self) -> Option<(u32, &str)> {
+        match &self.to {
+            To::Lines(lines) => Some(lines.whose()),
+            To::Files(_) => None,
+        }
+    }
+
+    /// Who writes its files.
+    pub fn writer(&self) -> Option<&Writer> {
+        match &self.to {
+            To::Files(writer) => Some(writer),
+            To::Lines(_) => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn writer_mut(&mut self) -> Option<&mut Writer> {
+        match &mut self.to {
+            To::Files(writer) => Some(writer),
+            To::Lines(_) => None,
+        }
+    }
+
+    /// What tells its pipe from others.
+    pub fn inode(&self) -> u64 {
+        pipe::inode(self.pipe.as_fd())
+    }
+
+    /// For the event loop.
+    pub fn fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
+    }
+
+    /// Moves what is there, within the budget. The second is true when what the journal says of it has changed.
+    pub fn visit(
+        &mut self,
+        now: Mono,
+        of: (ChildId, Stream),
+        desk: &mut Desk,
+        tail: &mut Tail,
+    ) -> (Visit, bool) {
+        let mut changed = false;
+        let mut moved = 0;
+        desk.clock.set(clock::wall());
+        if self.writer().is_some_and(Writer::owes) {
+            return (Visit::Open(Progress::Rest(now + NO_ROOM)), false);
+        }
+        while moved < BUDGET {
+            let step = pipe::waiting(self.pipe.as_fd()).and_then(|waiting| match waiting {
+                0 => pipe::state(self.pipe.as_fd()),
+                waiting => {
+                    let took = self.take(now, of, waiting.min(COPY), desk, tail)?;
+                    moved += took.count;
+                    changed |= took.changed;
+                    if took.wrote == Wrote::Owes {
+                        return Ok(State::Empty);
+                    }
+                    // More of it is known to wait, or it may be closed.
+                    if waiting > COPY { Ok(State::Readable) } else { pipe::state(self.pipe.as_fd()) }
+                }
+            });
+            match step {
+                Ok(State::Readable) => {}
+                Ok(State::Empty) if self.writer().is_some_and(Writer::owes) => {
+                    return (Visit::Open(Progress::Rest(now + NO_ROOM)), true);
+                }
+                Ok(State::Empty) => return (Visit::Open(self.rest(now, moved)), changed),
+                Ok(State::Closed) => return (Visit::Closed, changed),
+                Err(error) => {
+                    log::warn!("read a child's output: {error}");
+                    return (Visit::Closed, changed);
+                }
+            }
+        }
+        self.last_visit = now;
+        (Visit::Open(Progress::More), changed)
+    }
+
+    /// Takes what is there, once.
+    fn take(
+        &mut self,
+        now: Mono,
+        of: (ChildId, Stream),
+        len: usize,
+        desk: &mut Desk,
+        tail: &mut Tail,
+    ) -> io::Result<Took> {
+        let nothing = Work { turn: desk.next_turn(), kind: Kind::Write, before: [0; 2], inodes: [0; 2] };
+        let (work, changed) = match &mut self.to {
+            To::Files(writer) => writer.plan_work(Kind::Write, now, desk),
+            To::Lines(_) => (nothing, false),
+        };
+        desk.begin(of, &work, len);
+        let count = desk.read(self.pipe.as_fd(), len)?;
+        if count == 0 {
+            return Ok(Took { count, changed, wrote: Wrote::All });
+        }
+        tail.push(&desk.bytes[..count]);
+        failpoint::reach("output-read");
+        let wrote = match &mut self.to {
+            To::Files(writer) => writer.write(&work, count, now, desk),
+            To::Lines(lines) => {
+                lines.write(&desk.bytes[..count]);
+                Wrote::All
+            }
+        };
+        failpoint::reach("output-written");
+        desk.clear();
+        let mut changed = changed;
+        if work.kind == Kind::Lines
+            && let To::Files(writer) = &mut self.to
+        {
+            writer.turn(now, desk);
+            changed = true;
+        }
+        Ok(Took { count, changed, wrote })
+    }
+
+    /// Finishes what the daemon before us had begun.
+    pub fn finish(&mut self, now: Mono, desk: &mut Desk) {
+        if let Some((work, len)) = desk.left_work() {
+            match &mut self.to {
+                To::Files(writer) => {
+                    writer.finish(&work, len, now, desk);
+                }
+                // What a sink was handed, nobody can tell: rather once too often than never.
+                To::Lines(lines) => lines.write(&desk.bytes[..len]),
+            }
+        }
+        desk.clear();
+    }
+
+    /// It is time: the beginning of a line is written as it is, and it is looked whether there is room again. True:
+    /// what the journal says of it has changed.
+    pub fn on_time(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) -> bool {
+        let To::Files(writer) = &mut self.to else { return false };
+        desk.clock.set(clock::wall());
+        if writer.is_overdue(now) {
+            return self.flush(now, of, desk);
+        }
+        if writer.is_to_turn(now) {
+            writer.turn(now, desk);
+        }
+        writer.pay(now, desk);
+        true
+    }
+
+    /// Writes the beginning of a line as it is.
+    pub fn flush(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) -> bool {
+        let To::Files(writer) = &mut self.to else { return false };
+        if !writer.holds() {
+            return false;
+        }
+        desk.clock.set(clock::wall());
+        let (work, changed) = writer.plan_work(Kind::Flush, now, desk);
+        desk.begin(of, &work, 0);
+        failpoint::reach("output-flush");
+        let wrote = writer.write(&work, 0, now, desk);
+        failpoint::reach("output-flushed");
+        desk.clear();
+        changed || wrote == Wrote::Owes
+    }
+
+    /// The pipe is closed, and the child is gone.
+    pub fn end(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) {
+        self.flush(now, of, desk);
+        if let To::Files(writer) = &mut self.to {
+            writer.end(&mut desk.shelf);
+        }
+    }
+
+    fn rest(&mut self, now: Mono, moved: usize) -> Progress {
+        let soon = now.since(self.last_visit) <= BUSY_GAP && self.last_visit != Mono(0);
+        self.last_visit = now;
+        if moved < BUSY_BYTES && !(soon && moved > 0) {
+            return Progress::Drained;
+        }
+        if !self.grown {
+            self.grown = true;
+            if let Err(error) = pipe::grow(self.pipe.as_fd(), BUSY_PIPE) {
+                log::debug!("grow a pipe: {error}");
+            }
+        }
+        // The next visit belongs to this rest, so it does not count as soon.
+        self.last_visit = now + GATHER;
+        Progress::Rest(now + GATHER)
+    }
+}
+
+/// What a visit found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Somebody can still write.
+    Open(Progress),
+    /// Nobody can, and everything was read.
+    Closed,
+}
+
+/// What was taken at once.
+struct Took {
+    count: usize,
+    changed: bool,
+    wrote: Wrote,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! What processes used in the last hour or day: read from the files of the home, without the daemon.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::http::Head;
+use crate::protocol::Detail;
+use crate::protocol::samples::{FOLDER, Pace, Record, SEGMENTS, name_of, parts, series};
+use crate::time::Wall;
+
+/// Into how many parts an hour and a day are cut.
+const HOUR_PARTS: usize = 360;
+const DAY_PARTS: usize = 480;
+/// Of all processes together; where there are many, each has fewer.
+const ALL_PARTS: usize = 200_000;
+const FEWEST: usize = 24;
+
+/// How far back is asked for.
+pub fn span(head: &Head) -> Result<Pace, String> {
+    match head.query("span") {
+        None | Some("hour") => Ok(Pace::Seconds),
+        Some("day") => Ok(Pace::Minutes),
+        Some(other) => Err(format!("span: expected hour or day, got {other:?}")),
+    }
+}
+
+/// The past of these processes.
+pub fn of(home: &Path, details: &[Detail], span: Pace, now: Wall) -> Value {
+    let name = |detail: &Detail| (detail.view.id, name_of(&detail.view.namespace, &detail.view.name));
+    let folder = home.join(FOLDER);
+    let files =
+        [Pace::Seconds, Pace::Minutes].into_iter().flat_map(|pace| (0..SEGMENTS).map(move |n| pace.file(n)));
+    let segments: Vec<Vec<u8>> = files.filter_map(|file| std::fs::read(folder.join(file)).ok()).collect();
+    let since = Wall(now.0.saturating_sub(span.span().0));
+    let series = series(&segments, since, &details.iter().map(name).collect());
+    let count = if span == Pace::Seconds { HOUR_PARTS } else { DAY_PARTS };
+    let count = count.min((ALL_PARTS / details.len().max(1)).max(FEWEST));
+    let step = span.span().0 / count as u64;
+    let processes = details.iter().map(|detail| {
+        let points = series.get(&detail.view.id).map_or(&[][..], Vec::as_slice);
+        let parts = parts(points, since, now, count).into_iter().enumerate();
+        let found: Vec<(u64, Record)> =
+            parts.filter_map(|(at, part)| Some((since.0 + at as u64 * step, part?))).collect();
+        let column = |value: fn(&(u64, Record)) -> Value| found.iter().map(value).collect::<Value>();
+        json!({
+            "id": detail.view.id,
+            "name": detail.view.name,
+            "namespace": detail.view.namespace,
+            "at": column(|(at, _)| json!(at)),
+            "cpu": column(|(_, record)| json!(record.cpu.map(|cpu| f64::from(cpu) / 10.0))),
+            "memory": column(|(_, record)| json!(u64::from(record.memory_kb) * 1024)),
+            "fds": column(|(_, record)| json!(record.fds)),
+            "threads": column(|(_, record)| json!(record.threads)),
+            "restarts": column(|(_, record)| json!(record.restarts)),
+        })
+    });
+    json!({"since": since, "until": now, "step": step, "processes": processes.collect::<Value>()})
+}
