@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pmx::load::{Failure, Plan};
 use serde_json::json;
 
+use crate::support::container::children_of;
 use crate::support::server::{Background, Server, app};
 use crate::support::{DEADLINE, Home, WAYS, finish, free_port, get, is_alive, probe, wait_for, wait_until};
 
@@ -194,11 +195,13 @@ fn bad_version(way: &'static str, version: &str, options: &[&str], reason: &str,
     home.pmx(&["reload", "app"]).ok();
 }
 
-/// How many children the daemon has.
+/// How many children the daemon has, without its own, such as the one that saves the list a second after a change.
 fn children(home: &Home) -> usize {
-    let daemon = home.daemon_pid().unwrap();
-    let list = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
-    list.split_whitespace().count()
+    let is_own = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| matches!(name.trim(), "pmx" | "exe"))
+    };
+    children_of(home.daemon_pid().unwrap()).into_iter().filter(|pid| !is_own(pid)).count()
 }
 
 #[test]
