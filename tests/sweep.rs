@@ -261,15 +261,18 @@ impl Day {
 
     /// The keeper and the daemon. (The pid file may be what failed, and the keeper's name.)
     fn family(&self) -> [i32; 2] {
-        let daemon = pong(&mut Client::connect(&self.home));
-        [probe::stat(daemon).unwrap()[1].parse().unwrap(), daemon]
+        // It may be on its way out.
+        wait_for("a daemon", || {
+            let daemon = pong(&mut Client::connect(&self.home));
+            Some([probe::stat(daemon)?[1].parse().unwrap(), daemon])
+        })
     }
 
     /// How many fds the daemon has while this is its only client.
     fn fds(&self) -> usize {
         wait_for("the daemon's fds", || {
             // When the second one is answered, the first one has been forgotten.
-            let _ = self.family();
+            let _ = pong(&mut Client::connect(&self.home));
             let mut client = Client::connect(&self.home);
             // It may be on its way out.
             probe::fds(pong(&mut client)).len().checked_sub(1)

@@ -142,16 +142,32 @@ impl Children {
         }
         self.look_later(of);
         if let Visit::Open(progress) = visit {
+            self.watch_output(registry, of, progress);
             return progress;
         }
         if let Some(output) = self.outputs.remove(&of) {
-            unwatch(registry, output.fd());
+            if output.watched {
+                unwatch(registry, output.fd());
+            }
             if let Some(due) = output.due {
                 self.due.remove(&(due, of));
             }
         }
         self.changed_outputs.insert(of);
         Progress::Drained
+    }
+
+    /// Nobody is told of what a resting pipe gathers. Watched again, it is told of what is there.
+    fn watch_output(&mut self, registry: &Registry, of: (ChildId, Stream), progress: Progress) {
+        let Some(output) = self.outputs.get_mut(&of) else { return };
+        match progress {
+            Progress::Rest(_) if output.watched => unwatch(registry, output.fd()),
+            Progress::Drained if !output.watched => {
+                watch(registry, output.fd(), stream_source(of.0, of.1), Interest::READABLE);
+            }
+            _ => return,
+        }
+        output.watched = !output.watched;
     }
 
     /// Writes what the daemon before us had read and not written.

@@ -65,7 +65,7 @@ fn a_flood_is_moved_in_budgets_and_a_quiet_pipe_is_not_kept_waiting() {
     assert_eq!(visit(&mut output, 10), Visit::Open(Progress::Drained));
     assert_eq!(fs::read(&path).unwrap(), b"quiet\n", "written within the same visit");
     writer.write_all(&[b'x'; 40 << 10]).unwrap();
-    assert_eq!(visit(&mut output, 1_000), Visit::Open(Progress::Rest(Mono(1_000) + GATHER)));
+    assert_eq!(visit(&mut output, 1_000), Visit::Open(Progress::Rest(Mono(1_000) + pace::GATHER)));
     writer.write_all(b"\nlast\n").unwrap();
     drop(writer);
     assert_eq!(visit(&mut output, 2_000), Visit::Closed);
