@@ -16,6 +16,12 @@ pub fn mono() -> Mono {
     Mono(now.tv_sec() as u64 * 1_000 + now.tv_nsec() as u64 / 1_000_000)
 }
 
+/// Nanoseconds of `CLOCK_BOOTTIME`, by which the kernel tells when a process started. It allocates nothing.
+pub fn boot_nanos() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
 /// Has the kernel end this process (SIGPROF) once it has used so much more processor time; each call begins
 /// anew. It wakes nobody.
 pub fn die_after_busy(time: Millis) {

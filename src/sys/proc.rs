@@ -36,6 +36,15 @@ impl Stat {
     }
 }
 
+/// The clock tick in which a process started that did so between two moments of [`clock::boot_nanos`], if they lie in
+/// one: as the kernel counts (proc_pid_stat(5), starttime), and far cheaper than to ask it.
+///
+/// [`clock::boot_nanos`]: super::clock::boot_nanos
+pub fn start_tick(since: u64, until: u64) -> Option<u64> {
+    let tick = |nanos: u64| nanos / (1_000_000_000 / Units::of_system().ticks_per_second).max(1);
+    (since > 0 && tick(since) == tick(until)).then(|| tick(since))
+}
+
 /// The longest line the kernel writes is well below this: 52 numbers and a name of at most 64 bytes.
 const LONGEST: usize = 1536;
 

@@ -116,7 +116,10 @@ impl Children {
                 ended: None,
                 generation: self.generation,
                 orphan: false,
-                start_ticks: proc::stat(spawned.pid).map_or(0, |stat| stat.start_ticks),
+                start_ticks: spawned
+                    .start_tick
+                    .or_else(|| Some(proc::stat(spawned.pid)?.start_ticks))
+                    .unwrap_or(0),
                 mark,
                 group,
             },

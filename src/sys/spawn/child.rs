@@ -9,6 +9,7 @@ use libc::{c_char, c_int, c_long, c_void};
 use nix::errno::Errno;
 
 use super::{LOW, Spawn, Step, Terminal};
+use crate::sys::clock;
 
 /// All that the child works with, laid out before the clone.
 pub(super) struct Plan<'a> {
@@ -31,6 +32,9 @@ pub(super) struct Plan<'a> {
     oom_score_adj: Option<String>,
     /// The same as declared.
     oom_score_wanted: Option<String>,
+    /// When the clone was made and when the child began, of [`clock::boot_nanos`].
+    pub(super) cloned: u64,
+    pub(super) began: u64,
     /// Written by the child if it never became the program.
     pub(super) failure: Option<Failure>,
 }
@@ -86,6 +90,8 @@ impl<'a> Plan<'a> {
             born_in: 0,
             oom_score_adj,
             oom_score_wanted,
+            cloned: 0,
+            began: 0,
             failure: None,
         }
     }
@@ -104,6 +110,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 pub(super) extern "C" fn run(plan: *mut c_void) -> c_int {
     // SAFETY: the parent passes its `Plan` by unique reference and is suspended while this runs.
     let plan = unsafe { &mut *plan.cast::<Plan>() };
+    plan.began = clock::boot_nanos();
     let Err(failure) = become_program(plan);
     plan.failure = Some(failure);
     // SAFETY: _exit ends this process at once and runs none of the handlers we share with the parent.

@@ -15,6 +15,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::lift::{LOW, lift};
+use super::{clock, proc};
 use child::{Failure, Plan};
 
 /// One program to start. The child leads a new session (with a shared terminal only a new group), has every
@@ -97,6 +98,8 @@ pub struct Spawned {
     pub pid: i32,
     /// What it is signalled by; `None` where the kernel has no pidfds.
     pub pidfd: Option<OwnedFd>,
+    /// The clock tick in which it started, as in [`proc::Stat`](super::proc::Stat), if that is certain.
+    pub start_tick: Option<u64>,
 }
 
 /// What a spawn was about to do when it failed.
@@ -213,6 +216,7 @@ fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError>
     let mut plan = Plan::new(wanted, features.close_range, low_table);
     let dumpable = wanted.user.is_some() && is_dumpable();
     let blocked = BlockedSignals::new();
+    plan.cloned = clock::boot_nanos();
     // Version 1 of control groups does not know of births, nor do old kernels; a sandbox may hide the call.
     let born = (features.into_group && features.pidfd).then(|| born_in_group(&stack, &mut plan)).flatten();
     let mut cloned = born.map_or_else(|| clone(&stack, &mut plan, features.pidfd), Ok);
@@ -288,7 +292,7 @@ fn born_in_group(stack: &Stack, plan: &mut Plan) -> Option<Spawned> {
     };
     // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Some(Spawned { pid, pidfd: pidfd.map(lift) })
+    Some(Spawned { pid, pidfd: pidfd.map(lift), start_tick: proc::start_tick(plan.cloned, plan.began) })
 }
 
 /// One clone on `stack`; when it returns, the child has executed its program or is a zombie.
@@ -311,7 +315,7 @@ fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned
     // A kernel that does not know CLONE_PIDFD leaves the number alone.
     // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Ok(Spawned { pid, pidfd: pidfd.map(lift) })
+    Ok(Spawned { pid, pidfd: pidfd.map(lift), start_tick: proc::start_tick(plan.cloned, plan.began) })
 }
 
 /// Takes the exit of a child that never became the program.

@@ -75,6 +75,18 @@ fn blank<'a>() -> Spawn<'a> {
     Spawn { programs: &[], argv: &[], env: &[], cwd: c"/", umask: 0o022, fds: &[], ..Spawn::default() }
 }
 
+#[test]
+fn when_a_child_started_is_known_as_the_kernel_tells_it() {
+    let mut known = 0;
+    for features in BOTH.into_iter().cycle().take(40) {
+        let cat = Cat::start(features, blank());
+        let told = crate::sys::proc::stat(cat.child.pid).unwrap().start_ticks;
+        assert!(cat.child.start_tick.is_none_or(|tick| tick == told), "{:?}, not {told}", cat.child);
+        known += usize::from(cat.child.start_tick.is_some());
+    }
+    assert!(known > 10, "known of {known} of 40");
+}
+
 /// A fresh directory that everybody may enter.
 fn directory(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("pmx-spawn-{name}-{}", std::process::id()));
