@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll};
 
-use super::alert::{Dispatch, Happened};
+use super::alert::Dispatch;
 use super::autosave::Autosave;
-use super::channel::{Channel, Received};
+use super::channel::Channel;
 use super::check::Checks;
-use super::children::{Children, LINGER_LOOK, stream_source};
+use super::children::{Children, LINGER_LOOK};
 use super::control::Control;
 use super::history::History;
 use super::home::{Home, Stream};
@@ -23,7 +23,7 @@ use super::journal::Journal;
 use super::log::{Desk, Rules, Shelf};
 use super::manager::Manager;
 use super::memo::Memo;
-use super::notify::{Ears, Reach};
+use super::notify::Ears;
 use super::pid_files::PidFiles;
 use super::primary::Primary;
 use super::record::{Asked, Left};
@@ -34,25 +34,18 @@ use super::tidy::Tidy;
 use super::triggers::Triggers;
 use super::update::Update;
 use super::views::Memories;
-use super::watch::{self, unwatch, watch};
-use crate::app::Occasion;
-use crate::node::{self, FromWorker};
-use crate::protocol::{EventKind, Request};
+use super::watch::{self, watch};
+use crate::protocol::Request;
 use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
 use crate::sys::board::{Board, NOBODY, Shared, Slot};
-use crate::sys::reap::{self, ExitStatus, Reaped};
+use crate::sys::reap::ExitStatus;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::{self, LocalAddr};
-use crate::sys::{clock, failpoint, family, inherit, kept, limits, memory, pidfd, users};
+use crate::sys::{clock, failpoint, inherit, kept, limits, memory, pidfd, users};
 use crate::time::{Millis, Mono};
 
 /// Children started in one round: starting takes long, and others wait.
 const SPAWNS: usize = 16;
-/// Messages taken from a child that has ended: more than its channel can hold, unless others write to it.
-const LAST_MESSAGES: usize = 1 << 16;
-/// How long the kernel is asked how an orphan ended, and how often: its parent may be slow to reap it.
-const ORPHAN_PATIENCE: Millis = Millis(3_000);
-const ORPHAN_LOOK: Millis = Millis(50);
 /// So much processor time in one round (and at most [`BUSY_LOOK`] before it) is a loop without end.
 const BUSY: Millis = Millis(10_000);
 const BUSY_LOOK: Millis = Millis(5_000);
@@ -109,12 +102,12 @@ pub struct Daemon {
     /// Decided, and left for the next round.
     has_actions: bool,
     /// Children have ended for which there was no room on the board.
-    has_exits: bool,
+    pub(super) has_exits: bool,
     pub(super) now: Mono,
     /// To be visited, in the order of `Source`.
     pub(super) ready: BTreeSet<Source>,
     /// Orphans that ended, and since when we ask how.
-    orphans_ended: BTreeMap<ChildId, Mono>,
+    pub(super) orphans_ended: BTreeMap<ChildId, Mono>,
     /// Busy pipes that gather.
     resting: BTreeSet<(Mono, Source)>,
     pub(super) desk: Desk,
@@ -536,7 +529,7 @@ impl Daemon {
         }
     }
 
-    fn move_output(&mut self, child: ChildId, stream: Stream) -> Progress {
+    pub(super) fn move_output(&mut self, child: ChildId, stream: Stream) -> Progress {
         self.children.move_output(self.poll.registry(), child, stream, self.now, &mut self.desk)
     }
 
@@ -577,74 +570,12 @@ impl Daemon {
         self.children.reopen_logs();
     }
 
-    fn stop_everything(&mut self, told: &str) {
+    pub(super) fn stop_everything(&mut self, told: &str) {
         ::log::info!("{told}: stopping everything");
         self.autosave_last();
         self.manager.ending(self.now);
         let op = self.new_op();
         self.supervisor.handle(self.now, Input::Command { op, command: Command::Shutdown });
-    }
-
-    /// Takes the exits of our own children. Each is on the board before the kernel forgets it.
-    fn reap(&mut self) -> Progress {
-        while let Some(ended) = family::peek() {
-            if self.children.find(ended.pid).is_none() {
-                if let Some(reaped) = reap::reap_one(ended.pid) {
-                    self.reaped(&reaped);
-                }
-                continue;
-            }
-            if !self.board.reaped.has_room() {
-                self.has_exits = true;
-                return Progress::More;
-            }
-            failpoint::reach("ended");
-            self.board.reaped.push(&ended);
-            failpoint::reach("reaped");
-            let reaped = reap::reap_one(ended.pid).unwrap_or(ended);
-            failpoint::reach("forgotten");
-            self.reaped(&reaped);
-            self.exits[1] += 1;
-        }
-        Progress::Drained
-    }
-
-    /// The keeper has something: exits of children that earlier daemons started, or signals.
-    pub(super) fn take_wake(&mut self) -> Progress {
-        if let Some(wake) = self.board.fd(Slot::Wake) {
-            family::woken(wake);
-        }
-        let left: Vec<_> = self.board.left.waiting().skip(self.exits[0]).collect();
-        for reaped in left {
-            self.reaped(&reaped);
-            self.exits[0] += 1;
-        }
-        for number in self.board.take_signals() {
-            self.heeded.push(number);
-            match number {
-                _ if self.runtime.is_some() => self.container_signal(Signal::numbered(number)),
-                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
-                    self.stop_everything(&crate::sys::signals::name(number));
-                }
-                libc::SIGUSR2 => self.reopen_logs(),
-                _ => {}
-            }
-        }
-        Progress::Drained
-    }
-
-    /// A child that has no parent we know: its pidfd tells that it ended, and the kernel may tell how, once
-    /// whoever is its parent has reaped it.
-    fn look_at_orphan(&mut self, child: ChildId) -> Progress {
-        let Some(reaped) = self.children.orphan_ended(child) else { return Progress::Drained };
-        let since = *self.orphans_ended.entry(child).or_insert(self.now);
-        if reaped.status == ExitStatus::Unknown && self.now.since(since) < ORPHAN_PATIENCE {
-            return Progress::Rest(self.now + ORPHAN_LOOK);
-        }
-        self.orphans_ended.remove(&child);
-        self.children.unwatch_orphan(self.poll.registry(), child);
-        self.reaped(&reaped);
-        Progress::Drained
     }
 
     /// The keeper is gone. We become it, because our children cannot be given to anybody else, and the next
@@ -670,182 +601,7 @@ impl Daemon {
         Progress::Drained
     }
 
-    /// A process is gone. Its last words and messages are taken before its end is told. What they say may be
-    /// put on record in between, so an exit counts as known only after this.
-    fn reaped(&mut self, reaped: &Reaped) {
-        if self.checked_by(reaped)
-            || self.manager.reaped(reaped, self.now)
-            || self.tidy.reaped(reaped)
-            || self.dispatch.reaped(reaped)
-        {
-            return;
-        }
-        if let Some(over) = self.checks.reaped(reaped) {
-            return self.supervisor.handle(self.now, over);
-        }
-        let Some(child) = self.children.find(reaped.pid) else {
-            return self.autosave.reaped(reaped);
-        };
-        self.busy_with(child);
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            // At most what a pipe can hold, several times over: others may go on writing to it.
-            let drained = (0..16).any(|_| self.move_output(child, stream) != Progress::More);
-            if !drained {
-                self.ready.insert(stream_source(child, stream));
-            }
-            self.children.flush_output((child, stream), self.now, &mut self.desk);
-        }
-        let _ = self.read_channel(child, LAST_MESSAGES);
-        for reach in [Reach::Own, Reach::All] {
-            if self.hear(reach) == Progress::More {
-                self.ready.insert(Source::Notify(reach));
-            }
-        }
-        failpoint::reach("last-words");
-        if self.children.succeed(self.poll.registry(), child) {
-            return;
-        }
-        self.container_ended(child, reaped.status.number());
-        if let Some((living, end)) = self.children.ended(child, reaped, self.now) {
-            self.gone(child, living, end, Some(reaped.status));
-        }
-    }
-
-    /// A child is over, and its process group if it was told to stop.
-    fn gone(
-        &mut self,
-        id: ChildId,
-        child: super::children::Child,
-        end: crate::supervisor::End,
-        status: Option<ExitStatus>,
-    ) {
-        let registry = self.poll.registry();
-        if let Some(channel) = &child.channel {
-            unwatch(registry, channel.fd());
-        }
-        self.primary.gone(registry, &mut self.children, id);
-        self.orphans_ended.remove(&id);
-        let signal = match status {
-            Some(ExitStatus::Signal { number, .. }) => Some(number),
-            _ => None,
-        };
-        let why = self.supervisor.why_told_to_end(id);
-        self.memories.ended(&child, &end, signal, why, (clock::wall(), self.now));
-        let claim = self.home.claim(&child.app, id.0);
-        failpoint::reach("gone");
-        if child.app.command.runtime == crate::app::Runtime::Launcher {
-            let _ = std::fs::remove_file(claim);
-        }
-        let oom = end.out_of_memory.then(|| Happened {
-            numbers: serde_json::json!({"by": "kernel", "limit": child.app.limits.memory}),
-            ..Happened::new(Occasion::Oom, end.text.as_str())
-        });
-        self.supervisor.handle(self.now, Input::Exited { child: id, end });
-        if let Some(happened) = oom {
-            self.alert(child.process, &happened);
-        }
-    }
-
-    /// Children whose leader has ended, and groups whose child is over.
-    fn look_at_groups(&mut self) {
-        self.board.busy_with.store(NOBODY, SeqCst);
-        self.children.forget_census();
-        if self.children.is_lingering() {
-            for (id, child, end) in self.children.take_gone(self.now) {
-                self.gone(id, child, end, None);
-            }
-        }
-    }
-
-    fn read_channel(&mut self, child: ChildId, budget: usize) -> Progress {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let progress = self.converse(child, budget, &mut buffer);
-        self.buffer = buffer;
-        progress
-    }
-
-    fn converse(&mut self, child: ChildId, budget: usize, buffer: &mut [u8]) -> Progress {
-        for _ in 0..budget {
-            // An address that was given up is free once that is on record: who asks waits for the next round.
-            if kept::any() && budget != LAST_MESSAGES {
-                return Progress::More;
-            }
-            let registry = self.poll.registry();
-            if self.children.flush(registry, child) {
-                self.primary.caught_up(registry, &mut self.children, child);
-            }
-            let Some(channel) = self.children.channel(child) else { return Progress::Drained };
-            match channel.receive(buffer) {
-                Received::Message(message) => {
-                    self.children.took(child);
-                    failpoint::reach("before-message");
-                    self.message(child, message);
-                    failpoint::reach("after-message");
-                }
-                // Within the round only of a child that is gone: whatever it said counts now.
-                Received::Unsettled if budget == LAST_MESSAGES => {
-                    let _ = channel.settle(buffer);
-                }
-                Received::Unsettled => {
-                    self.children.took(child);
-                    return Progress::More;
-                }
-                Received::Nothing => return Progress::Drained,
-                Received::Closed => {
-                    self.children.close_channel(self.poll.registry(), child);
-                    self.supervisor.handle(self.now, Input::Drained { child });
-                    return Progress::Drained;
-                }
-            }
-        }
-        Progress::More
-    }
-
-    /// A worker said something.
-    fn message(&mut self, child: ChildId, message: FromWorker) {
-        self.busy_with(child);
-        let registry = self.poll.registry();
-        let children = &mut self.children;
-        match message {
-            FromWorker::QueryServer { seq, query } => {
-                self.primary.query_server(registry, children, child, seq, &query);
-            }
-            FromWorker::Listening => {
-                self.primary.listening(registry, children, child);
-                self.supervisor.handle(self.now, Input::Listening { child });
-            }
-            FromWorker::Close { key } => self.primary.close(registry, children, child, &key),
-            FromWorker::ExitedAfterDisconnect { seq } => {
-                children.send(registry, child, node::ack(seq), None);
-            }
-            FromWorker::Ack { seq, accepted } => {
-                let over = self.checks.acknowledged(registry, child, seq, accepted);
-                self.primary.acknowledged(registry, children, child, seq, accepted);
-                self.tell(over);
-            }
-            FromWorker::AppHandle => {
-                children.send(registry, child, node::handle_ack(), None);
-            }
-            FromWorker::Hello { node, .. } => {
-                if let Some(child) = children.get_mut(child) {
-                    child.node_version = Some(node).filter(|version| version.len() <= 32);
-                }
-            }
-            FromWorker::Drained => self.supervisor.handle(self.now, Input::Drained { child }),
-            FromWorker::Ready => self.supervisor.handle(self.now, Input::Ready { child }),
-            FromWorker::App(value) => {
-                if self.app_said(child, &value)
-                    && let Some(process) = self.supervisor.owner(child)
-                    && let Some(name) = self.supervisor.process(process).map(|p| p.app.name.clone())
-                {
-                    self.publish(process, name, EventKind::Message, value.to_string());
-                }
-            }
-            FromWorker::Online | FromWorker::Ignored => {}
-        }
-    }
-
-    fn tell(&mut self, input: Option<Input>) {
+    pub(super) fn tell(&mut self, input: Option<Input>) {
         if let Some(input) = input {
             self.supervisor.handle(self.now, input);
         }

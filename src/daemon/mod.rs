@@ -2,7 +2,7 @@
 //! it what happened.
 //!
 //! `event_loop` is the loop; `source` what can become ready; `perform` carries actions out; `children` and
-//! `channel` are the living processes; `log` moves their output; `primary` shares ports among Node
+//! `channel` are the living processes, `conversation` is what workers say, `ends` what follows from an end; `log` moves their output; `primary` shares ports among Node
 //! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
 //! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
 //! says, `update` hands it to another program, `journal` where it stands, `resume` how the next one begins;
@@ -20,6 +20,8 @@ mod check;
 mod children;
 mod containment;
 mod control;
+mod conversation;
+mod ends;
 mod event_loop;
 mod history;
 mod home;
