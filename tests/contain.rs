@@ -172,8 +172,7 @@ fn p02_p03_the_deaf_are_killed_in_time_and_the_stopped_may_say_goodbye() {
         home.file("deaf.sh", deaf);
         home.pmx(&["start", "deaf.sh", "--kill-timeout", "700"]).ok();
         wait_until("it", || home.log("deaf-out-0.log") == "up\n");
-        let all = family(&home);
-        assert_eq!(all.len(), 2, "{all:?}");
+        let all = wait_for("both", || Some(family(&home)).filter(|all| all.len() == 2));
         let began = Instant::now();
         home.pmx(&["stop", "deaf"]).ok();
         let took = began.elapsed();
@@ -322,8 +321,7 @@ fn p05_npm_start_is_one_app_whose_memory_is_the_trees_and_one_stop_leaves_nothin
         let env = [("PATH", path.as_str()), ("npm_config_update_notifier", "false")];
         home.pmx_with(&env, &["start", "npm", "-n", "app", "--", "start"]).ok();
         wait_until("its workers", || home.log("app-out-0.log").matches("up\n").count() == 2);
-        let all = family(&home);
-        assert!(all.len() >= 4, "{way}: {all:?}");
+        let all = wait_for("its family", || Some(family(&home)).filter(|all| all.len() >= 4));
         // The leader alone has no such memory.
         let memory = home.process(0)["monit"]["memory"].as_u64().unwrap() >> 10;
         let sum: u64 = all.iter().map(|pid| probe::rss(*pid)).sum();
