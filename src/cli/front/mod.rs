@@ -3,11 +3,12 @@
 //! daemon's death does not end it (its connection passes to the next daemon), the daemon's farewell does.
 
 mod bus;
+mod daemon;
 mod peer;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as StdStream;
@@ -27,11 +28,10 @@ use super::jlist::element;
 use super::resolve;
 use crate::app::{Instances, Mode, SharedEnv, Watched, dump};
 use crate::pm2::{self, Call, Plan, Reply};
-use crate::protocol::{
-    Answer, Detail, Event, EventKind, Existing, FRAME_LIMIT, Frames, Message, Outcome, Request, VERSION, Verb,
-};
-use crate::sys::{lock, pidfd, socket, users};
+use crate::protocol::{Detail, Event, EventKind, Existing, Frames, Outcome, Verb};
+use crate::sys::{lock, socket, users};
 use bus::Bus;
+use daemon::{Many, Pending, Then, Whose};
 use peer::{Heard, Peer, Side};
 
 /// How long a front may take until it serves.
@@ -51,47 +51,6 @@ const EVENTS_LISTENER: Token = Token(1);
 const DAEMON: Token = Token(2);
 const FILES: Token = Token(3);
 const FIRST_PEER: usize = 16;
-
-/// Who waits for what of the daemon.
-#[derive(Debug)]
-struct Pending {
-    verb: Verb,
-    then: Then,
-}
-
-/// A call: who made it, and what they call it.
-#[derive(Clone, Debug)]
-struct Whose {
-    peer: usize,
-    call: String,
-}
-
-#[derive(Debug)]
-enum Then {
-    /// Answer with all processes.
-    List(Whose),
-    /// Ask for what came of the processes, and answer with the first of them, or all.
-    Look(Whose, Many),
-    /// Answer with what is told of them.
-    Tell(Whose, Many),
-    /// Answer with this.
-    Value(Whose, Value),
-    /// Find out which app this is, and start one more of it.
-    Duplicate(Whose),
-    /// Everything ended; this client is told by a signal.
-    Killed(Whose, Option<i32>),
-    /// Publish the event with the process as it is now.
-    Publish(Box<Event>),
-    /// Follow the log files of these.
-    Follow,
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Many {
-    One,
-    All,
-}
 
 /// Refuses to share a home with pm2 itself: two daemons would run every app twice.
 pub fn refuse_pm2(home: &Home) -> Result<(), String> {
@@ -406,161 +365,6 @@ impl<'a> Front<'a> {
         let mut frame = None;
         for peer in self.peers.values_mut().filter(|peer| peer.side == Side::Events) {
             peer.offer(frame.get_or_insert_with(|| pm2::event(name, payload.clone())));
-        }
-    }
-
-    fn ask(&mut self, verb: Verb, then: Then) {
-        self.last_id += 1;
-        let id = self.last_id;
-        let sentence = match self.send(id, &verb, false) {
-            Ok(()) => {
-                self.pending.insert(id, Pending { verb, then });
-                return;
-            }
-            Err(sentence) => sentence,
-        };
-        if let Then::Look(to, _) | Then::Value(to, _) = then {
-            self.refuse(&to, &sentence);
-        }
-    }
-
-    fn send(&mut self, id: u64, verb: &Verb, again: bool) -> Result<(), String> {
-        let request = Request { v: VERSION, id, again, verb: verb.clone() };
-        let line = serde_json::to_vec(&request).map_err(|error| format!("write a request: {error}"))?;
-        if line.len() > FRAME_LIMIT {
-            return Err(format!("the request is {} bytes long; the daemon takes {FRAME_LIMIT}", line.len()));
-        }
-        self.requests.extend_from_slice(&line);
-        self.requests.push(b'\n');
-        Ok(())
-    }
-
-    fn flush_requests(&mut self) -> Result<(), String> {
-        while !self.requests.is_empty() {
-            match self.daemon.write(&self.requests) {
-                Ok(count) => drop(self.requests.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Its end is read.
-                Err(_) => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in what the daemon says; false: it is gone.
-    fn hear_daemon(&mut self) -> Result<bool, String> {
-        let mut chunk = vec![0; 64 << 10];
-        loop {
-            let open = match self.daemon.read(&mut chunk) {
-                Ok(0) => false,
-                Ok(count) => {
-                    self.answers.push(&chunk[..count]);
-                    true
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => false,
-            };
-            while let Some(line) = self.answers.next_line().map_err(|error| error.to_string())? {
-                // What a daemon left in the middle when it died is followed by one that says so.
-                if let Ok(message) = serde_json::from_slice(line) {
-                    self.message(message);
-                }
-            }
-            if !open {
-                return Ok(false);
-            }
-        }
-    }
-
-    fn message(&mut self, message: Message) {
-        match message {
-            Message::Event(event) => self.event(event),
-            Message::Progress { .. } | Message::Bus(_) => {}
-            Message::Resumed { pending } => {
-                let lost: Vec<u64> =
-                    self.pending.keys().copied().filter(|id| !pending.contains(id)).collect();
-                for id in lost {
-                    if let Some(verb) = self.pending.get(&id).map(|pending| pending.verb.clone()) {
-                        let _ = self.send(id, &verb, true);
-                    }
-                }
-            }
-            Message::Done { id, answer } => {
-                if let Some(Pending { then, .. }) = self.pending.remove(&id) {
-                    self.done(then, answer);
-                }
-            }
-            Message::Error { id, error } => match self.pending.remove(&id).map(|pending| pending.then) {
-                Some(
-                    Then::List(to)
-                    | Then::Look(to, _)
-                    | Then::Tell(to, _)
-                    | Then::Value(to, _)
-                    | Then::Duplicate(to)
-                    | Then::Killed(to, _),
-                ) => self.refuse(&to, &error),
-                Some(Then::Publish(event)) => {
-                    let last = self.seen.get(&event.id).cloned();
-                    self.tell(&event, last.as_ref());
-                }
-                Some(Then::Follow | Then::Nothing) | None => {}
-            },
-        }
-    }
-
-    fn done(&mut self, then: Then, answer: Answer) {
-        match (then, answer) {
-            (Then::List(to), Answer::Details(details)) => {
-                let list = self.elements(&details);
-                self.reply(&to, true, Value::Array(list));
-            }
-            (Then::Look(to, many), Answer::Outcomes(outcomes)) => match failed(&outcomes) {
-                Some(sentence) => self.refuse(&to, &sentence),
-                None => {
-                    let targets = outcomes.iter().map(|outcome| outcome.id.to_string()).collect();
-                    self.ask(Verb::Describe { targets }, Then::Tell(to, many));
-                }
-            },
-            (Then::Tell(to, many), Answer::Details(details)) => {
-                let mut list = self.elements(&details);
-                let value = match many {
-                    Many::All => Value::Array(list),
-                    Many::One if list.is_empty() => Value::Null,
-                    Many::One => list.swap_remove(0),
-                };
-                self.reply(&to, true, value);
-            }
-            (Then::Value(to, value), Answer::Outcomes(outcomes)) => match failed(&outcomes) {
-                Some(sentence) => self.refuse(&to, &sentence),
-                None => self.reply(&to, true, value),
-            },
-            (Then::Duplicate(to), Answer::Details(details)) => {
-                if let Some(name) = details.into_iter().next().map(|detail| detail.view.name) {
-                    self.ask(pm2::duplicate(name), Then::Look(to, Many::One));
-                }
-            }
-            // pm2's client waits for the signal, and breaks over an answer.
-            (Then::Killed(_, Some(pid)), Answer::Killed { .. }) => {
-                let _ = pidfd::send(None, pid, libc::SIGQUIT);
-            }
-            (Then::Publish(event), Answer::Details(details)) => {
-                let now = self.elements(&details).pop();
-                for detail in &details {
-                    self.note_pid(detail);
-                    self.bus.follow(detail);
-                }
-                self.tell(&event, now.as_ref());
-            }
-            (Then::Follow, Answer::Details(details)) => {
-                let _ = self.elements(&details);
-                for detail in &details {
-                    self.note_pid(detail);
-                    self.bus.follow(detail);
-                }
-            }
-            _ => {}
         }
     }
 
