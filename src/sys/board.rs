@@ -18,7 +18,7 @@ const MAGIC: u64 = 0x706d_7862_6f61_7264;
 /// Raised whenever anything after the prefix moves.
 const LAYOUT: u32 = 1;
 /// How many bytes of a child's output can be on their way to a file.
-pub const COPY: usize = 64 << 10;
+pub const COPY: usize = 128 << 10;
 /// Where the bytes begin: behind the board, at a page.
 const COPY_AT: usize = 64 << 10;
 /// Exits that one side may leave to the other.
