@@ -329,6 +329,20 @@ fn n04_a_signal_that_comes_before_any_handler_is_not_lost() {
     }
 }
 
+#[test]
+fn n04_signals_are_held_back_before_anything_else_is_done() {
+    let home = Home::new();
+    home.file("apps.json", r#"{"script": "sleep", "args": "1000"}"#);
+    // The first call of Rust's own set-up, before main; then of main, of the keeper, and to make a daemon.
+    for call in ["poll,ppoll", "getcwd", "eventfd2", "clone"] {
+        // The tracer is a child of the first process, whose end it does not outlive.
+        let script =
+            format!("exec strace -D -qq -o /dev/null -e inject={call}:signal=TERM:when=1 \"$@\"");
+        let ran = Container::of(Container::command(&home, &script, &["apps.json"])).end();
+        assert_eq!(ran.code, 143, "{call}: {ran:?}");
+    }
+}
+
 /// Whether it is pmx already, and blocks a signal.
 fn blocks(status: &str, number: i32) -> bool {
     if !status.starts_with("Name:\tpmx") {

@@ -48,27 +48,6 @@ pub fn fork_with_fds() -> io::Result<Option<i32>> {
     }
 }
 
-/// To the first process of a container the kernel sends no signal that it has not seen to: it would be lost. So they are
-/// blocked before anything else is done, even before `main`, and wait there.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static FIRST: extern "C" fn(libc::c_int, *const *const libc::c_char) = first;
-
-extern "C" fn first(count: libc::c_int, arguments: *const *const libc::c_char) {
-    // What its command line says decides: nobody else is to have blocked signals.
-    let is_runtime = (0..usize::try_from(count).unwrap_or(0)).any(|at| {
-        // SAFETY: the C library calls what stands in .init_array with main's arguments: `count` pointers to strings that
-        // end with NUL and stay as they are.
-        let word = unsafe { CStr::from_ptr(*arguments.add(at)) }.to_bytes();
-        let names: [&[u8]; 3] = [b"pmx-runtime", b"pm2-runtime", b"pm2-docker"];
-        word == b"runtime" || (at == 0 && names.iter().any(|name| word.ends_with(name)))
-    });
-    // SAFETY: getpid takes and touches nothing.
-    if is_runtime && unsafe { libc::getpid() } == 1 {
-        block_signals();
-    }
-}
-
 /// Blocks every signal: none is lost, each waits for [`wait_signal`]. SIGCHLD gets back its meaning, if a
 /// parent had it ignored; and so do the faults that Rust's runtime catches: it lets one pass that did not
 /// come from an instruction.
