@@ -336,8 +336,7 @@ fn n04_signals_are_held_back_before_anything_else_is_done() {
     // The first call of Rust's own set-up, before main; then of main, of the keeper, and to make a daemon.
     for call in ["poll,ppoll", "getcwd", "eventfd2", "clone"] {
         // The tracer is a child of the first process, whose end it does not outlive.
-        let script =
-            format!("exec strace -D -qq -o /dev/null -e inject={call}:signal=TERM:when=1 \"$@\"");
+        let script = format!("exec strace -D -qq -o /dev/null -e inject={call}:signal=TERM:when=1 \"$@\"");
         let ran = Container::of(Container::command(&home, &script, &["apps.json"])).end();
         assert_eq!(ran.code, 143, "{call}: {ran:?}");
     }
