@@ -7,22 +7,38 @@ use crate::support::systemd::{Machine, can_boot};
 use crate::support::{Home, Ran, finish, free_port, get, is_alive, node, signal, wait_for, wait_until};
 
 const UNIT: &str = "pmx-root.service";
+/// The uid of a user called deploy.
+const DEPLOY: u32 = 4321;
 
 /// A machine with the unit set up and started.
 struct Booted {
     // In this order: the machine ends before its files go.
     machine: Machine,
     home: Home,
+    /// Whose pmx it is, if not root's.
+    user: Option<u32>,
 }
 
 impl Booted {
+    fn new(home: Home) -> Booted {
+        Booted { machine: Machine::boot(home.dir()), home, user: None }
+    }
+
     /// The daemon of a home at such a path, set up by `startup` and not started.
     fn set_up(home: Home) -> Booted {
-        let machine = Machine::boot(home.dir());
-        let booted = Booted { machine, home };
+        let booted = Booted::new(home);
         let ran = booted.pmx(&["startup"]).ok();
         assert!(ran.out.contains("wrote and verified /etc/systemd/system/pmx-root.service"), "{ran:?}");
         assert_eq!(booted.machine.show(UNIT, "UnitFileState"), "enabled");
+        booted
+    }
+
+    /// That of a user, whose home it is in; not set up.
+    fn of_user() -> Booted {
+        let home = Home::below("deploy/.pmx");
+        let mut booted = Booted::new(home);
+        booted.user = Some(DEPLOY);
+        booted.machine.add_user("deploy", DEPLOY, booted.home.path().parent().unwrap());
         booted
     }
 
@@ -40,10 +56,21 @@ impl Booted {
 
     fn pmx_with(&self, env: &[(&str, &str)], args: &[&str]) -> Ran {
         let dir = self.home.dir().to_str().unwrap();
-        let line = ["sh", "-c", "cd \"$0\" && exec \"$@\"", dir, env!("CARGO_BIN_EXE_pmx")];
-        let mut command = self.machine.command(&[&line[..], args].concat());
-        command.env("PMX_HOME", self.home.path()).env_remove("NODE_OPTIONS");
+        let pmx = self.found(Path::new(env!("CARGO_BIN_EXE_pmx")));
+        let line = ["sh", "-c", "cd \"$0\" && exec \"$@\"", dir, pmx.to_str().unwrap()];
+        let mut command = self.machine.command_as(self.user, &[&line[..], args].concat());
+        match self.user {
+            None => command.env("PMX_HOME", self.home.path()),
+            // By itself.
+            Some(_) => command.env_remove("PMX_HOME").env("HOME", self.home.path().parent().unwrap()),
+        };
+        command.env_remove("NODE_OPTIONS");
         finish(command.envs(env.iter().copied()).spawn().unwrap())
+    }
+
+    /// Where pmx's user finds a file.
+    fn found(&self, file: &Path) -> PathBuf {
+        self.user.map_or(file.to_path_buf(), |_| self.machine.public(file))
     }
 
     fn state(&self) -> String {
@@ -60,6 +87,7 @@ impl Booted {
     #[cfg(feature = "load")]
     fn serve_and_count(&self) -> u16 {
         let (port, node, hello) = (free_port(), node(20), crate::support::server::app("hello.cjs"));
+        let (node, hello) = (self.found(&node), self.found(&hello));
         let start = [
             "start",
             hello.to_str().unwrap(),
@@ -93,6 +121,38 @@ impl Booted {
         let lines = self.home.log("counter-out-2.log");
         let numbers: Vec<usize> = lines.lines().map(|line| line.parse().unwrap()).collect();
         assert!(!numbers.is_empty() && numbers.iter().copied().eq(1..=numbers.len()), "{lines}");
+    }
+
+    /// Restarts of this unit, which is to be started, are noticed neither by its apps nor by their clients; a
+    /// stop ends all.
+    #[cfg(feature = "load")]
+    #[track_caller]
+    fn assert_kept(&self, unit: &str) {
+        use crate::support::server::Background;
+        use pmx::load::{Plan, Target};
+
+        let machine = &self.machine;
+        machine.systemctl(&["start", unit]).ok();
+        let port = self.serve_and_count();
+        let before = self.apps();
+        let target = Target::Tcp(([127, 0, 0, 1], port).into());
+        let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target) });
+        for round in 0..3 {
+            let main = machine.main_pid(unit);
+            let verb = if round == 2 { "try-restart" } else { "restart" };
+            machine.systemctl(&[verb, unit]).ok();
+            assert_ne!(machine.main_pid(unit), main);
+            let state = machine.show(unit, "ActiveState");
+            assert_eq!((self.apps(), state.as_str()), (before.clone(), "active"), "round {round}");
+        }
+        let report = load.stop();
+        assert_eq!(report.failures.total(), 0, "{}", report.failures);
+        self.assert_counted();
+        // A stop is a stop.
+        let all = machine.processes(unit);
+        machine.systemctl(&["stop", unit]).ok();
+        assert_eq!(machine.show(unit, "Result"), "success");
+        assert!(!all.is_empty() && all.iter().all(|pid| !is_alive(*pid)), "{all:?}");
     }
 
     /// How often systemd has started it again.
@@ -153,8 +213,7 @@ fn a_unit_that_does_not_verify_is_not_put_in_place() {
         return;
     }
     let home = Home::new();
-    let machine = Machine::boot(home.dir());
-    let booted = Booted { machine, home };
+    let booted = Booted::new(home);
     // A systemd that knows less than ours; what it does not know, it ignores.
     let older =
         "#!/bin/sh\necho \"$3:20: Unknown key name 'OOMPolicy' in section 'Service', ignoring.\" >&2\n";
@@ -211,34 +270,40 @@ fn r08_stop_leaves_nothing_whatever_the_apps_do() {
 #[cfg(feature = "load")]
 #[test]
 fn r08_a_restart_with_keep_restarts_nothing() {
-    use crate::support::server::Background;
-    use pmx::load::{Plan, Target};
-
     if !can_boot() {
         return;
     }
     let booted = Booted::set_up(Home::new());
     booted.pmx(&["startup", "--keep"]).ok();
-    booted.machine.systemctl(&["start", UNIT]).ok();
-    let port = booted.serve_and_count();
-    let before = booted.apps();
-    let target = Target::Tcp(([127, 0, 0, 1], port).into());
-    let load = Background::start(Plan { rate: Some(300.0), ..Plan::new(target) });
-    for round in 0..3 {
-        let main = booted.machine.main_pid(UNIT);
-        let verb = if round == 2 { "try-restart" } else { "restart" };
-        booted.machine.systemctl(&[verb, UNIT]).ok();
-        assert_ne!(booted.machine.main_pid(UNIT), main);
-        assert_eq!((booted.apps(), booted.state().as_str()), (before.clone(), "active"), "round {round}");
+    booted.assert_kept(UNIT);
+}
+
+#[cfg(feature = "load")]
+#[test]
+fn r08_a_restart_with_keep_restarts_nothing_of_a_user() {
+    if !can_boot() {
+        return;
     }
-    let report = load.stop();
-    assert_eq!(report.failures.total(), 0, "{}", report.failures);
-    booted.assert_counted();
-    // A stop is a stop.
-    let all = booted.machine.processes(UNIT);
-    booted.machine.systemctl(&["stop", UNIT]).ok();
-    assert_eq!(booted.machine.show(UNIT, "Result"), "success");
-    assert!(all.iter().all(|pid| !is_alive(*pid)), "{all:?}");
+    let booted = Booted::of_user();
+    let ran = booted.pmx(&["startup", "systemd", "--keep"]).failed();
+    let line = ran.out.strip_prefix("sudo ").expect("what root is to run");
+    let ran = booted.machine.script(line, &[]);
+    assert!(ran.err.contains("--keep: without D-Bus, which does not run here, deploy cannot "), "{ran:?}");
+    booted.machine.start_bus();
+    assert_eq!(booted.machine.script(line, &[]).err, "");
+    booted.assert_kept("pmx-deploy.service");
+}
+
+#[cfg(feature = "load")]
+#[test]
+fn r08_a_restart_with_keep_restarts_nothing_of_a_users_own_unit() {
+    if !can_boot() {
+        return;
+    }
+    let mut booted = Booted::of_user();
+    booted.machine.start_manager(DEPLOY);
+    booted.pmx(&["startup", "user", "--keep"]).ok();
+    booted.assert_kept("pmx.service");
 }
 
 #[test]

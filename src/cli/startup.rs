@@ -262,6 +262,13 @@ impl Boot<'_> {
         if !verified {
             screen.complain("systemd-analyze is not installed: the unit was not verified");
         }
+        if self.keep && self.lacks_bus() {
+            screen.complain(&format!(
+                "--keep: without D-Bus, which does not run here, {} cannot ask systemd whether a stop is for a \
+                 restart: it would stop the apps",
+                self.user.name
+            ));
+        }
         let run = |verb: &[&str]| self.systemctl(verb);
         if self.is_booted() {
             run(&["daemon-reload"])?;
@@ -297,6 +304,14 @@ impl Boot<'_> {
     /// Whether there is a manager to talk to; in the making of an image there is none.
     fn is_booted(&self) -> bool {
         Path::new("/run/systemd/system").exists()
+    }
+
+    /// Whether the service could not talk to the machine's manager: only root can without a message bus.
+    fn lacks_bus(&self) -> bool {
+        self.platform == Platform::Systemd
+            && self.user.uid != 0
+            && self.is_booted()
+            && !Path::new("/run/dbus/system_bus_socket").exists()
     }
 
     fn systemctl(&self, verb: &[&str]) -> Result<(), String> {

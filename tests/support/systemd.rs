@@ -20,18 +20,36 @@ mkdir -p /run/systemd
 mount -t tmpfs tmpfs /etc/systemd
 mkdir -p /etc/systemd/system
 units=$(readlink -f /lib/systemd)
+cp "$units/system/dbus.socket" "$units/system/dbus.service" "$DIR"
 mount -t tmpfs tmpfs "$units/system"
+mount -t tmpfs tmpfs /usr/lib/systemd/user
 if [ -d "$units/system-generators" ]; then mount -t tmpfs tmpfs "$units/system-generators"; fi
 for target in sysinit basic multi-user shutdown network remote-fs nss-lookup time-sync sockets; do
     printf '[Unit]\nDefaultDependencies=no\n' >"$units/system/$target.target"
+done
+for target in default basic sockets timers paths shutdown; do
+    printf '[Unit]\nDefaultDependencies=no\n' >"/usr/lib/systemd/user/$target.target"
 done
 mount --bind "$LOG" /dev/kmsg
 exec env -i container=pmx-test PATH="$PATH" "$units/systemd" --system --unit=multi-user.target \
     --log-target=kmsg --show-status=no
 "#;
 
+/// A manager of units for each user who has one, without what a log-in would add to it.
+const MANAGER: &str = "[Service]
+Type=notify
+User=%i
+Slice=user-%i.slice
+Environment=XDG_RUNTIME_DIR=/run/user/%i
+ExecStartPre=+install -d -o %i -m 700 /run/user/%i
+ExecStart=/lib/systemd/systemd --user
+Delegate=yes
+";
+
 /// The machine. Dropping it ends all that runs in it.
 pub struct Machine {
+    /// The user whose own units are meant, instead of the machine's.
+    pub manager: Option<u32>,
     unshare: Child,
     /// Its process 1, as this machine counts.
     init: i32,
@@ -45,6 +63,8 @@ pub fn can_boot() -> bool {
         "only root can boot a machine"
     } else if !Path::new("/lib/systemd/systemd").exists() {
         "systemd is not installed (.ci/run brings it)"
+    } else if !Path::new("/lib/systemd/system/dbus.service").exists() {
+        "dbus is not installed (.ci/run brings it)"
     } else if cgroup2().is_none() {
         "no cgroup2 is mounted"
     } else {
@@ -83,7 +103,7 @@ impl Machine {
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
         let init = wait_for("process 1", || fs::read_to_string(&children).ok()?.trim().parse().ok());
-        let machine = Machine { unshare, init, cgroup, dir };
+        let machine = Machine { manager: None, unshare, init, cgroup, dir };
         wait_until("systemd", || machine.run(&["systemctl", "is-system-running"]).out == "running\n");
         machine
     }
@@ -102,9 +122,55 @@ impl Machine {
         finish(self.command(line).spawn().unwrap())
     }
 
+    /// Runs a shell script in the machine as root; it must succeed.
+    #[track_caller]
+    pub fn script(&self, text: &str, arguments: &[&str]) -> Ran {
+        self.run(&[&["sh", "-ec", text, "sh"], arguments].concat()).ok()
+    }
+
     #[track_caller]
     pub fn systemctl(&self, verb: &[&str]) -> Ran {
-        self.run(&[&["systemctl"], verb].concat())
+        let whose: &[&str] = if self.manager.is_some() { &["systemctl", "--user"] } else { &["systemctl"] };
+        finish(self.command_as(self.manager, &[whose, verb].concat()).spawn().unwrap())
+    }
+
+    /// As [`Machine::command`], by a user.
+    pub fn command_as(&self, uid: Option<u32>, line: &[&str]) -> Command {
+        let Some(uid) = uid else { return self.command(line) };
+        let become_user =
+            ["setpriv", "--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--clear-groups"];
+        let mut command = self.command(&[&become_user[..], line].concat());
+        command.env("XDG_RUNTIME_DIR", format!("/run/user/{uid}"));
+        command
+    }
+
+    /// Adds a user with this home.
+    pub fn add_user(&self, name: &str, uid: u32, home: &Path) {
+        let line = r#"echo "$1:x:$2:$2::$3:/bin/sh" >>/etc/passwd; install -d -o "$2" -g "$2" "$3""#;
+        self.script(line, &[name, &uid.to_string(), home.to_str().unwrap()]);
+    }
+
+    /// Starts a user's own manager, which is the one that is meant from now on.
+    pub fn start_manager(&mut self, uid: u32) {
+        self.script(r#"printf '%s' "$1" >/etc/systemd/system/user@.service"#, &[MANAGER]);
+        self.systemctl(&["daemon-reload"]).ok();
+        self.systemctl(&["start", &format!("user@{uid}.service")]).ok();
+        self.manager = Some(uid);
+    }
+
+    /// Starts the message bus. Without it only root can talk to process 1.
+    pub fn start_bus(&self) {
+        self.script(r#"cp "$1"/own/dbus.* /etc/systemd/system"#, &[self.dir.to_str().unwrap()]);
+        self.systemctl(&["daemon-reload"]).ok();
+        self.systemctl(&["start", "dbus.service"]).ok();
+    }
+
+    /// A place where everybody finds this file, whoever may read the directory that it is in.
+    pub fn public(&self, file: &Path) -> PathBuf {
+        let place = Path::new("/run/public").join(file.file_name().unwrap());
+        let line = r#"[ -s "$2" ] || { mkdir -p /run/public; touch "$2"; mount --bind "$1" "$2"; }"#;
+        self.script(line, &[file.to_str().unwrap(), place.to_str().unwrap()]);
+        place
     }
 
     /// A property of a unit.
@@ -116,14 +182,18 @@ impl Machine {
     /// Changes a unit as an administrator would.
     pub fn drop_in(&self, unit: &str, text: &str) {
         let line = r#"mkdir -p "/etc/systemd/system/$1.d"; printf '%s\n' "$2" >"/etc/systemd/system/$1.d/test.conf""#;
-        self.run(&["sh", "-ec", line, "sh", unit, text]).ok();
+        self.script(line, &[unit, text]);
         self.systemctl(&["daemon-reload"]).ok();
     }
 
     /// The processes of a unit, as this machine counts them, those in groups below its own included.
     pub fn processes(&self, unit: &str) -> Vec<i32> {
         let mut found = Vec::new();
-        let mut groups = vec![self.cgroup.join("system.slice").join(unit)];
+        let slice = match self.manager {
+            None => "system.slice".to_string(),
+            Some(uid) => format!("user.slice/user-{uid}.slice/user@{uid}.service/app.slice"),
+        };
+        let mut groups = vec![self.cgroup.join(slice).join(unit)];
         while let Some(group) = groups.pop() {
             let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
             found.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
