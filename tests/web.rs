@@ -21,10 +21,14 @@ impl Web {
     }
 
     fn start_with(home: &Home, more: &[&str]) -> Web {
+        Web::start_in(home, &[], more)
+    }
+
+    fn start_in(home: &Home, environment: &[(&str, &str)], more: &[&str]) -> Web {
         let port = free_port();
         let port_text = port.to_string();
         let args: Vec<&str> = ["web", &port_text].iter().chain(more).copied().collect();
-        let said = home.pmx(&args).ok().out;
+        let said = home.pmx_with(environment, &args).ok().out;
         let token = said.lines().find_map(|line| line.strip_prefix("token: ")).expect(&said).to_string();
         wait_until("the web front", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Web { port, token }
@@ -547,7 +551,9 @@ fn log_lines_are_shown_as_they_are_written() {
     home.file("say.sh", "echo one; echo two >&2; while read line; do echo \"heard $line\"; done\n");
     home.pmx(&["start", "say.sh", "--name", "say", "--stdin", "pipe"]).ok();
     wait_until("its first words", || home.log("say-out-1.log").contains("one"));
-    let (status, lines) = web.api("GET", "/processes/say/logs?lines=5", "");
+    let (status, told) = web.api("GET", "/processes/say/logs?lines=5", "");
+    let lines = &told["lines"];
+    assert_eq!((&told["complete"], &told["faults"]), (&json!(true), &json!([])), "{told}");
     assert_eq!((status, &lines[0]["text"], &lines[0]["ids"]), (200, &json!("one"), &json!([1])), "{lines}");
     let at = lines[1]["at"].as_u64().unwrap();
     assert_eq!(lines[1], json!({"ids": [1], "name": "say", "stream": "error", "at": at, "text": "two"}));
@@ -586,10 +592,10 @@ fn old_logs_are_searched_and_nobody_waits_for_it() {
     std::fs::write(old(2), day(3, "ERROR another Needle") + &day(4, "hay")).unwrap();
     std::fs::write(&log, day(5, "needle of today") + &day(6, "the end")).unwrap();
     let texts = |query: &str| {
-        let (status, lines) = web.api("GET", &format!("/processes/say/logs?{query}"), "");
-        assert_eq!(status, 200, "{query}: {lines}");
+        let (status, told) = web.api("GET", &format!("/processes/say/logs?{query}"), "");
+        assert_eq!((status, &told["complete"]), (200, &json!(true)), "{query}: {told}");
         let text = |line: &Value| line["text"].as_str().unwrap()[21..].to_string();
-        lines.as_array().unwrap().iter().map(text).collect::<Vec<_>>()
+        told["lines"].as_array().unwrap().iter().map(text).collect::<Vec<_>>()
     };
     let all = ["the first needle", "hay", "ERROR another Needle", "hay", "needle of today", "the end"];
     assert_eq!(texts(""), all);
@@ -638,6 +644,34 @@ fn old_logs_are_searched_and_nobody_waits_for_it() {
         }
         clients.iter().filter(|(_, said)| refused(said)).count() >= 40 - 16
     });
+}
+
+#[test]
+fn a_search_that_takes_too_long_tells_what_it_found_and_what_it_could_not_read() {
+    let home = Home::new();
+    let web = Web::start_in(&home, &[("PMX_WEB_WORK_TIME", "500")], &[]);
+    sleeper(&home, "say", &[]);
+    let log = home.path().join("logs/say-out-1.log");
+    let old = |n: u32| log.with_file_name(format!("say-out-1__2026-01-01_00-00-0{n}.log"));
+    std::fs::write(&log, "2026-01-05T00:00:00Z the needle of today\n").unwrap();
+    // More than anybody can read, and what nobody can.
+    let file = std::fs::File::create(old(1)).unwrap();
+    file.set_len(64 << 30).unwrap();
+    let written = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_767_312_000);
+    file.set_modified(written).unwrap();
+    std::os::unix::fs::symlink(old(2), old(2)).unwrap();
+    let (status, told) = web.api("GET", "/processes/say/logs?search=needle", "");
+    assert_eq!((status, &told["complete"]), (200, &json!(false)), "{told}");
+    assert_eq!(told["lines"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["lines"][0]["text"], "2026-01-05T00:00:00Z the needle of today");
+    assert_eq!(told["read_back_to"], "2026-01-02T00:00:00.000Z");
+    let fault = told["faults"][0].as_str().unwrap();
+    assert!(fault.starts_with(&format!("open {}: ", old(2).display())), "{told}");
+    let (status, _) = web.api("GET", "/processes/say/logs?search=needle&until=2026-01-02T00:00:00.000Z", "");
+    assert_eq!(status, 200, "it can be asked for as it was told");
+    // Whoever follows is told, too.
+    let mut stream = web.stream("GET", "/logs?target=say");
+    stream.event("faults", |faults| faults[0] == fault);
 }
 
 #[test]
@@ -904,7 +938,7 @@ fn the_dashboard_in_a_browser() {
         return;
     }
     let home = Home::new();
-    let web = Web::start(&home);
+    let web = Web::start_in(&home, &[("PMX_WEB_WORK_TIME", "2000")], &[]);
     let port = free_port();
     home.file(
         "shop.js",
@@ -913,7 +947,11 @@ fn the_dashboard_in_a_browser() {
     );
     home.pmx_with(&[("PORT", &port.to_string())], &["start", "shop.js", "-i", "2"]).ok();
     let old = home.path().join("logs/shop-out-1__2026-01-01_00-00-00.log");
-    std::fs::write(old, "an old needle\n").unwrap();
+    std::fs::write(&old, "an old needle\n").unwrap();
+    // And before that more than anybody can read.
+    let file = std::fs::File::create(old.with_file_name("shop-out-1__2025-01-01_00-00-00.log")).unwrap();
+    file.set_len(64 << 30).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_735_689_600)).unwrap();
     let (over, failed, served) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let told = std::thread::scope(|scope| {
         scope.spawn(|| {

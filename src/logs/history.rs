@@ -17,6 +17,8 @@ use crate::app::rotation::is_old;
 const TRIES: usize = 50;
 /// So much of the beginning tells a file from others.
 const HEAD: u64 = 1_024;
+/// A compressed byte takes about as long to be looked through as so many others.
+const PACKED: u64 = 10;
 
 /// Whether what stands under the name of a log may be a link to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +81,7 @@ pub enum Content {
 impl History {
     /// Looks until nothing has changed while we looked.
     pub fn of(path: &Path, links: Links) -> History {
-        // Where the log is a symlink, the old ones lie where it leads to.
-        let real = match links {
-            Links::Followed => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
-            Links::Refused => path.to_path_buf(),
-        };
+        let real = real(path, links);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -98,9 +96,40 @@ impl History {
     }
 }
 
+/// About how long each of these logs is, with its old files: so many bytes as take about as long to be read.
+pub fn lengths(logs: &[&Path], links: Links) -> Vec<u64> {
+    let real: Vec<PathBuf> = logs.iter().map(|log| real(log, links)).collect();
+    let split =
+        |path: &'_ PathBuf| Some((path.parent()?.to_path_buf(), path.file_name()?.to_str()?.to_string()));
+    let names: Vec<Option<(PathBuf, String)>> = real.iter().map(split).collect();
+    let mut lengths = vec![0; logs.len()];
+    for folder in names.iter().flatten().map(|(folder, _)| folder).collect::<BTreeSet<_>>() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(found) = entry.file_name().into_string() else { continue };
+            let is_of = |log: &Option<(PathBuf, String)>| {
+                log.as_ref()
+                    .is_some_and(|(of, name)| of == folder && (*name == found || is_old(name, &found)))
+            };
+            if let Some(place) = names.iter().position(is_of) {
+                let times = if found.ends_with(".gz") { PACKED } else { 1 };
+                lengths[place] += entry.metadata().map_or(0, |found| found.len()).saturating_mul(times);
+            }
+        }
+    }
+    lengths
+}
+
 /// A sentence about a file. Its name may hold what a terminal would obey.
 pub fn fault(what: &str, path: &Path, error: &io::Error) -> String {
     format!("{what} {}: {}", path.to_string_lossy(), crate::sys::reason(error))
+}
+
+/// Where the log is a symlink, the old ones lie where it leads to.
+fn real(path: &Path, links: Links) -> PathBuf {
+    match links {
+        Links::Followed => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Links::Refused => path.to_path_buf(),
+    }
 }
 
 /// Opens a log. Looked at first: opening a FIFO would block, and what is no regular file is no log.
@@ -240,20 +269,20 @@ impl Read for Content {
 }
 
 impl Content {
-    /// Goes to where the last lines begin, of what so many bytes at the end hold. What is compressed can only be read
-    /// from its beginning.
-    pub fn skip_to_last(&mut self, count: u64, most: u64) -> io::Result<()> {
+    /// Goes to where the last lines begin, of what so many bytes at the end hold, and tells where that is. What is
+    /// compressed can only be read from its beginning.
+    pub fn skip_to_last(&mut self, count: u64, most: u64) -> io::Result<u64> {
         match self {
             Content::Plain(file) => {
                 let end = file.get_ref().metadata()?.len().min(file.limit());
                 let start = tail::start_of_last(file.get_ref(), end, count, end.saturating_sub(most))?;
                 io::Seek::seek(file.get_mut(), io::SeekFrom::Start(start))?;
                 file.set_limit(end - start);
+                Ok(start)
             }
             #[cfg(feature = "gzip")]
-            Content::Packed(_) => {}
+            Content::Packed(_) => Ok(0),
         }
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ pub mod history;
 pub mod moment;
 mod order;
 pub mod pattern;
+pub mod pieces;
 pub mod scan;
 pub mod tail;
 pub mod times;

@@ -17,7 +17,7 @@ use crate::time::Wall;
 /// What one look at a file takes in.
 pub const BLOCK: usize = 256 << 10;
 /// If so much of the beginning of a file tells no time, the file tells none.
-const UNTIMED: usize = 64 << 10;
+pub(super) const UNTIMED: usize = 64 << 10;
 /// A line may be written so much later than it says.
 const LATE: u64 = 60_000;
 
@@ -48,6 +48,11 @@ impl Query {
 
     fn is_grave(&self, line: &[u8], stream: Stream, is_json: bool) -> bool {
         self.level.is_none_or(|least| level(line, stream, is_json) >= least)
+    }
+
+    /// Whether all that was written from then on is later than what is asked for.
+    pub fn is_over(&self, begun: Wall) -> bool {
+        self.until.is_some_and(|until| Wall(begun.0.saturating_sub(LATE)) > until)
     }
 
     fn is_within(&self, at: Wall) -> bool {
@@ -83,9 +88,7 @@ pub fn parts(history: &History, end: u64, times: &Times, query: &Query) -> VecDe
     let mut begun = Wall(0);
     for old in &history.old {
         let ended = of_system(old.written());
-        if query.since.is_none_or(|since| ended >= since)
-            && query.until.is_none_or(|until| Wall(begun.0.saturating_sub(LATE)) <= until)
-        {
+        if query.since.is_none_or(|since| ended >= since) && !query.is_over(begun) {
             parts.push_back(Part { path: old.path.clone(), content: old.content(), ended });
         }
         begun = earliest_end(old, times).min(ended);

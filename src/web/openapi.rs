@@ -85,7 +85,6 @@ fn answers(route: &Route) -> Value {
         json!({"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}});
     let items = match route.name {
         Name::List | Name::Describe => "Process",
-        Name::Logs => "Line",
         _ => "Event",
     };
     let content = match route.kind {
@@ -98,6 +97,7 @@ fn answers(route: &Route) -> Value {
         }),
         Kind::Events => json!({"text/event-stream": {"schema": events}}),
         Kind::Object if route.name == Name::Past => json_of(of("Past")),
+        Kind::Object if route.name == Name::Logs => json_of(of("Lines")),
         Kind::Object => json_of(json!({"type": "object"})),
         Kind::Array => json_of(json!({"type": "array", "items": of(items)})),
         Kind::Outcomes => json!({
@@ -205,6 +205,20 @@ fn schemas() -> Value {
                         "restarts": {"type": "array", "items": {"type": "integer"}},
                     },
                 }},
+            },
+        },
+        "Lines": {
+            "type": "object",
+            "required": ["lines", "complete", "faults"],
+            "properties": {
+                "lines": {"type": "array", "items": {"$ref": "#/components/schemas/Line"}},
+                "complete": {"type": "boolean", "description": "whether all that was asked for is here; not if it took too long, or was too much"},
+                "read_back_to": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "where it is not complete: all that was logged after this time is here. To go on, ask again with until=<this>; lines of this time and older ones come again",
+                },
+                "faults": {"type": "array", "items": {"type": "string"}, "description": "which files could not be read, and why: one sentence each"},
             },
         },
         "Line": {

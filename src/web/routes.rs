@@ -254,7 +254,7 @@ pub const ROUTES: &[Route] = &[
         Get,
         "/api/v1/processes/{target}/logs",
         Token,
-        Kind::Array,
+        Kind::Object,
         "the last lines of the logs of processes, in old files too; or those that are asked for, in the order of their times",
     )
     .with(&[
@@ -308,7 +308,7 @@ pub const ROUTES: &[Route] = &[
         Kind::Events,
         "what happens (process), and all processes each two seconds (processes)",
     ),
-    route(Name::FollowLogs, Get, "/api/v1/logs", Token, Kind::Events, "lines as they are logged (line)")
+    route(Name::FollowLogs, Get, "/api/v1/logs", Token, Kind::Events, "lines as they are logged (lines), and what cannot be read (faults)")
         .with(&[
             ("target", "string", "of these processes (all)"),
             ("lines", "integer", "how many old ones of each log come first (20, at most 10000)"),

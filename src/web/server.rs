@@ -18,7 +18,7 @@ use super::control::{Asker, Control, Failed, Heard};
 use super::gate::Gate;
 use super::host::Host;
 use super::http::{self, Head, Method, Refused};
-use super::logs::{self, Followed};
+use super::logs::{self, End, Followed};
 use super::reply::{self, Reply};
 use super::routes::{self, Kind, Missing, Name};
 use super::work::Work;
@@ -38,9 +38,11 @@ const ACCEPTS: usize = 64;
 const LOOK_TIME: Millis = Millis(10_000);
 const READY_TIME: Millis = Millis(2_000);
 const ACT_TIME: Millis = Millis(3_600_000);
-/// How long may be worked on an answer, and on how many at a time.
+/// How long may be worked on an answer ([`VARIABLE`] sets another time, in ms), and on how many at a time.
 const WORK_TIME: Millis = Millis(20_000);
+const VARIABLE: &str = "PMX_WEB_WORK_TIME";
 const WORKS: usize = 16;
+const TOO_MANY: &str = "these processes are too many to be looked at at once: ask for fewer";
 /// How long what a client still sends is thrown away, so that it can read why.
 const FAREWELL: Millis = Millis(2_000);
 /// How often viewers are shown the processes.
@@ -70,6 +72,7 @@ struct Server {
     control: Control,
     gate: Gate,
     home: PathBuf,
+    work_time: Millis,
     connections: BTreeMap<usize, Connection>,
     ready: BTreeSet<usize>,
     next: usize,
@@ -91,12 +94,14 @@ pub fn serve(options: Options) -> io::Result<Infallible> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let address = listener.local_addr()?;
     println!("serving on http://{address}");
+    let work_time = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok());
     let mut server = Server {
         poll,
         listener,
         control: Control::new(options.socket, DAEMON),
         gate: Gate { address, hosts: options.hosts, token: options.token },
         home: options.home,
+        work_time: work_time.map_or(WORK_TIME, Millis),
         connections: BTreeMap::new(),
         ready: BTreeSet::new(),
         next: 0,
@@ -234,7 +239,9 @@ impl Server {
                 Phase::Head if connection.input.is_empty() || !connection.output.is_empty() => over.push(*id),
                 Phase::Head | Phase::Body(_) => late.push((*id, Refused(408, "the request took too long"))),
                 Phase::Waits(_) => late.push((*id, Refused(503, "the daemon does not answer"))),
-                Phase::Works(_, work) => late.push((*id, Refused(503, work.too_long()))),
+                // It comes to an end by itself, with what it has found.
+                Phase::Works(_, Work::Logs(_)) => {}
+                Phase::Works(_, Work::Shares { .. }) => late.push((*id, Refused(503, TOO_MANY))),
                 Phase::Steps | Phase::Views | Phase::Follows(..) | Phase::Listens(_) | Phase::Farewell => {
                     over.push(*id)
                 }
@@ -314,7 +321,7 @@ impl Server {
             Err(_) => return Visit::Over,
         };
         if let Phase::Works(_, work) = &mut connection.phase {
-            if work.step() {
+            if work.step(self.now) {
                 self.worked(id, connection);
             }
             return Visit::More;
@@ -322,7 +329,7 @@ impl Server {
         if let Phase::Follows(_, files) = &mut connection.phase
             && connection.output.len() - connection.sent < UNSENT
         {
-            let mut lines = Vec::new();
+            let (mut lines, mut faults) = (Vec::new(), Vec::new());
             let mut is_read = true;
             for file in files {
                 let look = file.look(&mut lines, clock::wall());
@@ -330,12 +337,17 @@ impl Server {
                 if look == Look::Moved {
                     self.watches.iter().for_each(|watches| file.watch(watches));
                 }
-                file.faults().iter().for_each(|fault| eprintln!("{fault}"));
+                faults.extend(file.faults());
+            }
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            if !faults.is_empty() {
+                connection.say(&reply::event("faults", &faults));
             }
             if !lines.is_empty() {
                 connection.say(&reply::event("lines", &lines));
             }
-            return if is_read && lines.is_empty() && !more { Visit::Waits } else { Visit::More };
+            let is_idle = is_read && lines.is_empty() && faults.is_empty();
+            return if is_idle && !more { Visit::Waits } else { Visit::More };
         }
         if connection.unsent() > 0 {
             return Visit::Waits;
@@ -575,7 +587,8 @@ impl Server {
                     let reply = Reply::error(503, "too many are answered already that take long: ask again");
                     return connection.reply(&reply, head.head_only, head.keep_alive, self.now);
                 }
-                let work = match Work::new(name, head, details, clock::wall()) {
+                let deadline = self.now + self.work_time;
+                let work = match Work::new(name, head, details, clock::wall(), deadline) {
                     Ok(work) => work,
                     Err(sentence) => {
                         let reply = Reply::error(422, &sentence);
@@ -583,7 +596,7 @@ impl Server {
                     }
                 };
                 connection.phase = Phase::Works(asked, work);
-                connection.deadline = self.now + WORK_TIME;
+                connection.deadline = deadline;
             }
             (name, said) => {
                 let reply = reply::of(name, head, &self.home, said);
@@ -603,17 +616,23 @@ impl Server {
                 return connection.reply(&reply, head.head_only, head.keep_alive, self.now);
             }
         };
-        if let Some(fault) = &search.fault {
-            eprintln!("{fault}");
-        }
-        let (lines, files) = search.end();
+        let found = search.end();
+        found.faults.iter().for_each(|fault| eprintln!("{fault}"));
         if route.name != Name::FollowLogs {
-            return connection.reply(&Reply::json(200, &lines), head.head_only, head.keep_alive, self.now);
+            let reply = Reply::json(200, &found.json());
+            return connection.reply(&reply, head.head_only, head.keep_alive, self.now);
+        }
+        let End { lines, files, read_back_to, mut faults } = found;
+        if read_back_to.is_some() {
+            faults.push("read old lines: it takes too long; some are left out".to_string());
         }
         self.watch(&files);
         connection.output.extend(reply::stream_head());
         if !lines.is_empty() {
             connection.output.extend(reply::event("lines", &lines));
+        }
+        if !faults.is_empty() {
+            connection.output.extend(reply::event("faults", &faults));
         }
         let targets = routes::followed(head);
         connection.views(Phase::Follows(targets.clone(), files), self.now);

@@ -6,7 +6,7 @@ use super::routes::{self, Name};
 use crate::logs::scan::Query;
 use crate::protocol::Detail;
 use crate::sys::census::Census;
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 
 /// How many lines come where nobody says it: as an answer, and before those that are followed.
 const LINES: u64 = 100;
@@ -37,8 +37,14 @@ impl Work {
         }
     }
 
-    /// What is to be done for it. The error is one sentence: the request makes no sense.
-    pub fn new(name: Name, head: &Head, details: Vec<Detail>, now: Wall) -> Result<Work, String> {
+    /// What is to be done for it, until the deadline. The error is one sentence: the request makes no sense.
+    pub fn new(
+        name: Name,
+        head: &Head,
+        details: Vec<Detail>,
+        now: Wall,
+        deadline: Mono,
+    ) -> Result<Work, String> {
         if name == Name::Describe {
             return Ok(Work::Shares { details, shares: Vec::new(), census: Census::default() });
         }
@@ -47,29 +53,19 @@ impl Work {
         if is_followed {
             wanted = Wanted { stream: None, query: Query::default(), ..wanted };
         }
-        Ok(Work::Logs(Box::new(Search::new(&details, wanted, is_followed, now))))
+        Ok(Work::Logs(Box::new(Search::new(&details, wanted, is_followed, now, deadline))))
     }
 
     /// Goes on for some milliseconds. True: it is done.
-    pub fn step(&mut self) -> bool {
+    pub fn step(&mut self, now: Mono) -> bool {
         match self {
-            Work::Logs(search) => search.step(),
+            Work::Logs(search) => search.step(now),
             Work::Shares { details, shares, census } => {
                 let Some(next) = details.get(shares.len()) else { return true };
                 let pid = i32::try_from(next.view.pid).ok().filter(|pid| *pid > 0);
                 shares.push(pid.and_then(|pid| census.proportional_memory(pid)));
                 false
             }
-        }
-    }
-
-    /// What is said if it takes too long.
-    pub fn too_long(&self) -> &'static str {
-        match self {
-            Work::Logs(_) => {
-                "these logs are too long to be looked through at once: ask with since, until or fewer lines"
-            }
-            Work::Shares { .. } => "these processes are too many to be looked at at once: ask for fewer",
         }
     }
 }

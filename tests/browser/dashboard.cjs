@@ -93,11 +93,23 @@ async function main() {
     // Old files, too.
     const searched = page.waitForResponse((answer) => answer.url().includes("/logs?search=needle"));
     await page.keyboard.press("Enter");
-    assert.ok((await (await searched).json()).some((line) => line.text === "an old needle"));
+    const told = await (await searched).json();
+    assert.ok(told.lines.some((line) => line.text === "an old needle"));
     await page.waitForFunction(() => [...document.querySelectorAll("#lines li:not([hidden])")].some((one) => one.textContent.includes("an old needle")));
+    // There is too much of it, and it is told how far back that is.
+    assert.equal(told.complete, false);
+    await page.waitForFunction(() => /older than/.test(document.querySelector("#note").innerText));
+    await check("a search that is not over");
+    await shot("search");
+    const further = page.waitForResponse((answer) => answer.url().includes(`until=${encodeURIComponent(told.read_back_to)}`));
+    await page.getByRole("button", { name: "Look further back" }).click();
+    await further;
+    await page.waitForFunction(() => !/Looking/.test(document.querySelector("#note").innerText));
+    assert.ok(await page.locator("#lines li", { hasText: "an old needle" }).count() <= 1, "none comes twice");
     const followed = page.waitForResponse((answer) => answer.url().includes("/api/v1/logs?"));
     await page.fill("#search", "");
     await followed;
+    await page.waitForSelector("#note", { state: "hidden" });
     await page.click("#pause");
     await page.waitForFunction(() => document.querySelector("#pause").getAttribute("aria-pressed") === "true");
     await page.click("#pause");

@@ -131,11 +131,13 @@ function follow() {
   $("lines").replaceChildren();
   state.held = [];
   state.looked_back = false;
+  note("");
   const app = state.chosen && group(state.chosen);
   $("logs-of").textContent = app ? app.name : "all apps";
   const target = app ? target_of(app) : "all";
   reading = new Follower(`/api/v1/logs?lines=${app ? 200 : 30}&target=${encodeURIComponent(target)}`, (name, data) => {
     if (name === "lines") hear_lines(data);
+    else if (name === "faults") note(all_faults(data));
   });
 }
 function link(word, text) {
@@ -716,23 +718,48 @@ function show_lines(lines) {
   while (list.children.length > LINES) list.firstChild.remove();
   if (at_end) list.scrollTop = list.scrollHeight;
 }
+/** Says something about what is shown of logs; `back`: how far back they were looked through, if not to their beginning. */
+function note(text, back) {
+  put($("note").firstChild, text);
+  $("note").hidden = !text;
+  $("further").hidden = !back;
+  state.back = back;
+}
+const all_faults = (faults) => faults.length > 3 ? `${faults.slice(0, 3).join("; ")}; and ${faults.length - 3} more` : faults.join("; ");
+
 /** Looks for the text in all that was logged, in old files too, and not only in what is on the page. */
-async function look_back() {
+async function look_back(until) {
   const wanted = $("search").value.trim();
   const app = state.chosen && group(state.chosen);
   const target = app ? target_of(app) : "all";
-  const query = new URLSearchParams({ search: wanted, lines: LINES });
-  if ($("errors").checked) query.set("stream", "error");
   if (!wanted) return;
-  const answer = await ask(`/api/v1/processes/${encodeURIComponent(target)}/logs?${query}`);
-  const told = await answer.json();
-  if (!answer.ok) { toast(`search for ${wanted}`, told.error, true); return; }
+  const newer = () => until ? [...$("lines").children].map((item) => item.line).filter((line) => line.at > Date.parse(until)) : [];
+  const query = new URLSearchParams({ search: wanted, lines: Math.max(1, LINES - newer().length) });
+  if (until) query.set("until", until);
+  if ($("errors").checked) query.set("stream", "error");
+  note("Looking through old logs …");
+  let told;
+  try {
+    const answer = await ask(`/api/v1/processes/${encodeURIComponent(target)}/logs?${query}`);
+    told = await answer.json();
+    if (!answer.ok) throw new Error(told.error);
+  } catch (error) {
+    note("");
+    if (error.message !== "no token") toast(`search for ${wanted}`, error.message, true);
+    return;
+  }
+  note("");
   // Something else is looked at by now.
   if (wanted !== $("search").value.trim() || app?.name !== (state.chosen && group(state.chosen))?.name) return;
   state.looked_back = true;
+  // Those before it came again.
+  const lines = [...told.lines, ...newer()];
   $("lines").replaceChildren();
-  show_lines(told);
+  show_lines(lines);
   search();
+  const back = told.read_back_to;
+  const cut = told.complete ? "" : `Not all is here: what is older than ${new Date(back).toLocaleString()} was not looked through.`;
+  note([cut, all_faults(told.faults)].filter(Boolean).join(" "), back === until ? null : back);
 }
 function search() {
   const wanted = $("search").value.trim().toLowerCase();
@@ -777,7 +804,8 @@ $("door").addEventListener("cancel", (event) => event.preventDefault());
 $("leave").addEventListener("click", () => knock());
 $("filter").addEventListener("input", draw);
 $("search").addEventListener("input", search);
-$("search").addEventListener("keydown", (event) => { if (event.key === "Enter") look_back().catch(() => {}); });
+$("search").addEventListener("keydown", (event) => { if (event.key === "Enter") look_back(); });
+$("further").addEventListener("click", () => look_back(state.back));
 $("errors").addEventListener("change", search);
 $("pause").addEventListener("click", () => {
   state.paused = !state.paused;
