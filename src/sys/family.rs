@@ -2,13 +2,16 @@
 //! behind, signals taken one by one, and becoming another program.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::lift;
 use super::reap::{ExitStatus, Reaped};
 
 /// Children of ours whose parents die become ours, and their children too.
@@ -16,11 +19,29 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
+/// The fd numbers for which a shared table has room from the beginning: those of 800 apps. 32 KiB of the kernel's.
+const ROOM: u64 = 4_096;
+
+/// Has our fd table grow while it is ours alone. One that is shared is replaced by a larger one only when no processor
+/// can be looking at it any more (expand_fdtable in the kernel's fs/file.c): tens of milliseconds, each time it doubles.
+fn make_room() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let most = hard.min(ROOM);
+    let raised = soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, hard).is_ok();
+    if let (Ok(root), Ok(last)) = (File::open("/"), RawFd::try_from(most.saturating_sub(1))) {
+        drop(lift::duplicate(root.as_fd(), last));
+    }
+    if raised {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    }
+}
+
 /// A copy of this process that shares the fd table with it: what one opens or closes, the other has open or
 /// closed, and the table lives as long as either. `None`: we are the copy.
 ///
 /// Only while there is one thread.
 pub fn fork_with_fds() -> io::Result<Option<i32>> {
+    make_room();
     // The C library remembers the thread's id, for raise() and abort(); the kernel tells where, and writes
     // the new one there.
     let mut tid: *mut libc::c_int = ptr::null_mut();
@@ -252,4 +273,26 @@ pub fn woken(fd: RawFd) {
     let mut count = 0u64;
     // SAFETY: eight bytes of a local are written; the fd is nonblocking.
     unsafe { libc::read(fd, ptr::from_mut(&mut count).cast(), 8) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::alone;
+
+    #[test]
+    fn a_table_has_room_before_it_is_shared() {
+        alone("sys::family::tests::a_table_has_room_before_it_is_shared", || {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
+            let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+            let before = open();
+            make_room();
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+            assert!(size.trim().parse::<u64>().unwrap() >= hard.min(ROOM), "{size}");
+            assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (100, hard));
+            assert_eq!(open(), before);
+        });
+    }
 }
