@@ -8,6 +8,7 @@ use crate::support::{Home, Ran, finish, free_port, get, is_alive, node, signal, 
 
 const UNIT: &str = "pmx-root.service";
 /// The uid of a user called deploy.
+#[cfg(feature = "load")]
 const DEPLOY: u32 = 4321;
 
 /// A machine with the unit set up and started.
@@ -34,6 +35,7 @@ impl Booted {
     }
 
     /// That of a user, whose home it is in; not set up.
+    #[cfg(feature = "load")]
     fn of_user() -> Booted {
         let home = Home::below("deploy/.pmx");
         let mut booted = Booted::new(home);

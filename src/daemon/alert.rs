@@ -3,7 +3,7 @@
 //! finishes what it has, and what waits then is lost.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::bounds;
+use super::children::{Children, c_environment, c_string};
 use super::event_loop::Daemon;
 use super::home::Home;
 use crate::app::{self, App, Delivery, Identity, Occasion, Way};
 use crate::protocol::{Cause, EventKind};
 use crate::supervisor::{ProcId, Process};
 use crate::sys::reap::{ExitStatus, Reaped};
-use crate::sys::spawn::{self, Credentials, Spawn};
+use crate::sys::spawn::{self, Spawn};
 use crate::sys::{clock, failpoint, pidfd, pipe, proc};
 use crate::time::{Millis, Mono, Wall};
 
@@ -308,11 +309,10 @@ fn host() -> String {
 
 /// Starts a helper. What it is to do lies in memory until it has read it, whatever becomes of us. A command runs
 /// as the app does; a webhook is our own, so that nobody else sees what is secret in it.
-fn start(home: &Home, children: &super::children::Children, waiting: &Waiting) -> Result<i32, String> {
+fn start(home: &Home, children: &Children, waiting: &Waiting) -> Result<i32, String> {
     let Waiting { delivery, app, .. } = waiting;
     let text = serde_json::to_vec(delivery).map_err(|error| error.to_string())?;
     let order = pipe::memfd("pmx-alert", &text).map_err(|error| crate::sys::reason(&error))?;
-    let c = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
     let identity = Identity {
         id: waiting.id,
         instance: waiting.instance,
@@ -333,24 +333,22 @@ fn start(home: &Home, children: &super::children::Children, waiting: &Waiting) -
             env.set(name, value);
         }
     }
-    let env: Result<Vec<CString>, String> =
-        env.0.iter().map(|(name, value)| c(&[name.bytes(), b"=", value.bytes()].concat())).collect();
-    let user = app.user.as_ref().filter(|_| !is_web);
     let limits = bounds::limits(&app.limits);
-    let cwd = if is_web { c(b"/")? } else { c(app.cwd.bytes())? };
+    let (cwd, runs_as) = match is_web {
+        true => {
+            let (nofile, oom_score_adj) = (children.nofile, children.oom_score_adj);
+            (c"/".to_owned(), Spawn { umask: 0o077, nofile, oom_score_adj, ..Spawn::default() })
+        }
+        false => (c_string(app.cwd.bytes())?, bounds::spawn(app, &limits, children)),
+    };
     let spawned = spawn::spawn(&Spawn {
-        programs: &[c(b"/proc/self/exe")?],
-        argv: &[c(b"pmx")?, c(b"alert")?, c(b"--deliver")?],
-        env: &env?,
+        programs: &[c"/proc/self/exe".to_owned()],
+        argv: &[c"pmx", c"alert", c"--deliver"].map(CStr::to_owned),
+        env: &c_environment(&env)?,
         cwd: &cwd,
-        umask: if is_web { 0o077 } else { app.umask },
         // What it has to complain about is for our log.
         fds: &[(order.as_raw_fd(), 0), (2, 1), (2, 2)],
-        user: user.map(|u| Credentials { uid: u.uid, gid: u.gid, groups: &u.groups }),
-        nofile: children.nofile,
-        oom_score_adj: children.oom_score_adj,
-        bounds: if is_web { spawn::Bounds::default() } else { bounds::bounds(app, &limits) },
-        ..Spawn::default()
+        ..runs_as
     })
     .map_err(|error| error.to_string())?;
     Ok(spawned.pid)

@@ -2,11 +2,12 @@
 //! content to a helper (`pmx save --autosave`), so that no fsync ever holds up the loop. What changes
 //! nothing is not written.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::children::c_string;
 use super::event_loop::Daemon;
 use super::home::Stream;
 use crate::app::Text;
@@ -177,23 +178,14 @@ impl Daemon {
 /// Starts a helper. The content lies in memory until it has read it, whatever becomes of us.
 fn start(home: &Path, content: &[u8]) -> Result<i32, String> {
     let list = pipe::memfd("pmx-list", content).map_err(|error| crate::sys::reason(&error))?;
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
-    let programs = [text(b"/proc/self/exe")?];
-    let argv = [text(b"pmx")?, text(b"save")?, text(b"--autosave")?];
-    let env = [text(&[b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?];
     let spawned = spawn::spawn(&Spawn {
-        programs: &programs,
-        argv: &argv,
-        env: &env,
-        env_pid: None,
+        programs: &[c"/proc/self/exe".to_owned()],
+        argv: &[c"pmx", c"save", c"--autosave"].map(CStr::to_owned),
+        env: &[c_string([b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?],
         cwd: c"/",
         umask: 0o077,
         // What it has to complain about is for our log.
         fds: &[(list.as_raw_fd(), 0), (2, 1), (2, 2)],
-        user: None,
-        nofile: None,
-        oom_score_adj: None,
-        terminal: None,
         ..Spawn::default()
     })
     .map_err(|error| error.to_string())?;

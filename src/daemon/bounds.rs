@@ -1,8 +1,9 @@
-//! What an app is held to, in the kernel's terms.
+//! What an app is held to, and whoever runs as one, in the kernel's terms.
 
+use super::children::Children;
 use crate::app::limits::Resource;
 use crate::app::{App, Limits};
-use crate::sys::spawn::{Bounds, UNLIMITED};
+use crate::sys::spawn::{Bounds, Credentials, Spawn, UNLIMITED};
 
 /// The limits of each process.
 pub fn limits(limits: &Limits) -> Vec<(u32, [u64; 2])> {
@@ -10,8 +11,20 @@ pub fn limits(limits: &Limits) -> Vec<(u32, [u64; 2])> {
     limits.each.iter().map(|(resource, [soft, hard])| (number(*resource), [one(*soft), one(*hard)])).collect()
 }
 
-/// All of it. `limits` are those of each process.
-pub fn bounds<'a>(app: &App, limits: &'a [(u32, [u64; 2])]) -> Bounds<'a> {
+/// A process that runs as this app, as far as that does not depend on what it executes. `limits` are those of
+/// each process.
+pub fn spawn<'a>(app: &'a App, limits: &'a [(u32, [u64; 2])], children: &Children) -> Spawn<'a> {
+    Spawn {
+        umask: app.umask,
+        user: app.user.as_ref().map(|u| Credentials { uid: u.uid, gid: u.gid, groups: &u.groups }),
+        nofile: children.nofile,
+        oom_score_adj: children.oom_score_adj,
+        bounds: bounds(app, limits),
+        ..Spawn::default()
+    }
+}
+
+fn bounds<'a>(app: &App, limits: &'a [(u32, [u64; 2])]) -> Bounds<'a> {
     Bounds {
         limits,
         nice: app.limits.nice,

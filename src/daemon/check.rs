@@ -6,7 +6,6 @@
 //! accept yet; and a worker that does not take the connection fails.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use mio::{Interest, Registry};
 
 use super::bounds;
-use super::children::{self, Child, Children};
+use super::children::{self, Child, Children, c_environment, c_string};
 use super::home::Home;
 use super::primary::{Door, Primary};
 use super::source::{Progress, Source};
@@ -23,7 +22,7 @@ use crate::app::{self, App, Health, Identity, Text};
 use crate::node;
 use crate::supervisor::{ChildId, Input};
 use crate::sys::reap::{ExitStatus, Reaped};
-use crate::sys::spawn::{self, Credentials, Spawn};
+use crate::sys::spawn::{self, Spawn};
 use crate::sys::{pidfd, pipe, socket};
 use crate::time::Wall;
 
@@ -305,30 +304,20 @@ fn execute(ask: &Ask, children: &Children, living: &Child, command: &Text) -> Re
         cluster: app.is_cluster(),
         mark: living.mark(),
     };
-    let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| "the command holds a NUL byte".to_string());
     let env = app::environment(app, &identity, None);
-    let env: Result<Vec<CString>, String> =
-        env.0.iter().map(|(name, value)| c(&[name.bytes(), b"=", value.bytes()].concat())).collect();
     let failed = |what: &str, error: io::Error| format!("{what}: {}", refused(&error));
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| failed("open /dev/null", error))?;
     let (words, stderr) = pipe::for_output().map_err(|error| failed("make a pipe", error))?;
     let fds = [(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (stderr.as_raw_fd(), 2)];
-    let user = app.user.as_ref();
     let limits = bounds::limits(&app.limits);
     let spawned = spawn::spawn(&Spawn {
-        programs: &[c(b"/bin/sh")?],
-        argv: &[c(b"sh")?, c(b"-c")?, c(command.bytes())?],
-        env: &env?,
-        env_pid: None,
-        cwd: &c(app.cwd.bytes())?,
-        umask: app.umask,
+        programs: &[c"/bin/sh".to_owned()],
+        argv: &[c"sh".to_owned(), c"-c".to_owned(), c_string(command.bytes())?],
+        env: &c_environment(&env)?,
+        cwd: &c_string(app.cwd.bytes())?,
         fds: &fds,
-        user: user.map(|u| Credentials { uid: u.uid, gid: u.gid, groups: &u.groups }),
-        nofile: children.nofile,
-        oom_score_adj: children.oom_score_adj,
-        bounds: bounds::bounds(app, &limits),
-        ..Spawn::default()
+        ..bounds::spawn(app, &limits, children)
     })
     .map_err(|error| error.to_string())?;
     Ok(Running::Command { pid: spawned.pid, _pidfd: spawned.pidfd, words })

@@ -31,7 +31,7 @@ use crate::time::{Millis, Mono, Wall};
 pub use ends::describe;
 pub use outputs::stream_source;
 pub use record::{ChildRecord, OutputRecord};
-pub use start::{Refused, Request};
+pub use start::{Refused, Request, c_environment, c_string};
 
 /// How often it is looked whether what a child left has ended.
 pub const LINGER_LOOK: Millis = Millis(20);

@@ -2,11 +2,12 @@
 //! holds up the loop. The daemon says which logs there are and what the rules are.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::children::c_string;
 use super::event_loop::Daemon;
 use crate::app::Text;
 use crate::app::rotation::{Global, Order, Rule};
@@ -98,23 +99,14 @@ impl Daemon {
 fn start(home: &Path, order: &Order) -> Result<i32, String> {
     let text = serde_json::to_vec(order).map_err(|error| error.to_string())?;
     let order = pipe::memfd("pmx-logs", &text).map_err(|error| crate::sys::reason(&error))?;
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
-    let programs = [text(b"/proc/self/exe")?];
-    let argv = [text(b"pmx")?, text(b"flush")?, text(b"--tidy")?];
-    let env = [text(&[b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?];
     let spawned = spawn::spawn(&Spawn {
-        programs: &programs,
-        argv: &argv,
-        env: &env,
-        env_pid: None,
+        programs: &[c"/proc/self/exe".to_owned()],
+        argv: &[c"pmx", c"flush", c"--tidy"].map(CStr::to_owned),
+        env: &[c_string([b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?],
         cwd: c"/",
         umask: 0o077,
         // What it has to complain about is for our log.
         fds: &[(order.as_raw_fd(), 0), (2, 1), (2, 2)],
-        user: None,
-        nofile: None,
-        oom_score_adj: None,
-        terminal: None,
         ..Spawn::default()
     })
     .map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 //! whether it can read what we would leave to it; then we end in order, and the keeper becomes it. Whatever
 //! goes wrong, we or our like go on, and whoever asked is told why.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use serde::{Deserialize, Serialize};
 
+use super::children::c_string;
 use super::event_loop::Daemon;
 use super::record::{FORMAT, Left};
 use crate::app::Text;
@@ -97,24 +98,18 @@ impl Daemon {
         let state = self.memo.read().map_err(|error| failed("read the journal", error))?;
         let state = pipe::memfd("pmx-state", &state).map_err(|error| failed("copy the journal", error))?;
         let said = pipe::memory("pmx-said").map_err(|error| failed("make a file", error))?;
-        let c = |text: &[u8]| CString::new(text).map_err(|_| "the path holds a NUL byte".to_string());
-        let argv = [c(b"pmx")?, c(b"daemon")?, c(b"--check-state")?, c(b"3")?];
+        let argv = [c"pmx", c"daemon", c"--check-state", c"3"].map(CStr::to_owned);
         let null = File::open("/dev/null").map_err(|error| failed("open /dev/null", error))?;
         let fds =
             [(null.as_raw_fd(), 0), (said.as_raw_fd(), 1), (said.as_raw_fd(), 2), (state.as_raw_fd(), 3)];
         let home = format!("PMX_HOME={}", self.home.path().display());
         let spawned = spawn::spawn(&Spawn {
-            programs: &[c(program.bytes())?],
+            programs: &[c_string(program.bytes())?],
             argv: &argv,
-            env: &[c(home.as_bytes())?],
-            env_pid: None,
+            env: &[c_string(home)?],
             cwd: c"/",
             umask: 0o077,
             fds: &fds,
-            user: None,
-            nofile: None,
-            oom_score_adj: None,
-            terminal: None,
             ..Spawn::default()
         });
         let spawned = spawned.map_err(|error| error.to_string())?;

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::protocol::Axm;
 use crate::supervisor::{ChildId, Leak, ProcId};
 use crate::sys::cgroup::Group;
 use crate::sys::kept::Kept;
-use crate::sys::spawn::{self, Credentials, Spawn, Spawned, Step};
+use crate::sys::spawn::{self, Spawn, Spawned, Step};
 use crate::sys::{failpoint, pipe, proc, shared_out, socket, terminal};
 use crate::time::{Millis, Mono, Wall};
 
@@ -63,6 +64,11 @@ impl Refused {
         let errno = error.raw_os_error().unwrap_or(0);
         let reason = format!("{what}: {}", crate::sys::reason(error));
         Refused { reason, transient: is_transient(errno), errno }
+    }
+
+    /// What it is told to run can never be run.
+    fn invalid(reason: String) -> Refused {
+        Refused { reason, transient: false, errno: libc::EINVAL }
     }
 }
 
@@ -136,11 +142,10 @@ impl Children {
     ) -> Result<(Spawned, Option<Group>), Refused> {
         let app = &request.app;
         let env = environment(request, mark);
-        let programs = programs(app, &env)?;
-        let argv = argv(app)?;
-        let env = c_strings(env.0.iter().map(|(name, value)| [name.bytes(), b"=", value.bytes()].concat()))?;
-        let cwd = c_string(app.cwd.bytes().to_vec())?;
-        let user = app.user.as_ref();
+        let programs = programs(app, &env).map_err(Refused::invalid)?;
+        let argv = argv(app).map_err(Refused::invalid)?;
+        let env = c_environment(&env).map_err(Refused::invalid)?;
+        let cwd = c_string(app.cwd.bytes()).map_err(Refused::invalid)?;
         let has_watchdog = app.notify.watchdog > Millis(0) && app.command.runtime != Runtime::Launcher;
         let limits = bounds::limits(&app.limits);
         let group = self.containment.enter(request, mark)?;
@@ -166,14 +171,10 @@ impl Children {
             // A launcher's is not that of the program that it starts.
             env_pid: has_watchdog.then_some(c"WATCHDOG_PID"),
             cwd: &cwd,
-            umask: app.umask,
             fds,
-            user: user.map(|u| Credentials { uid: u.uid, gid: u.gid, groups: &u.groups }),
-            nofile: self.nofile,
-            oom_score_adj: self.oom_score_adj,
             terminal: if self.is_single { terminal::of_input() } else { None },
             groups: &groups,
-            bounds: bounds::bounds(app, &limits),
+            ..bounds::spawn(app, &limits, self)
         };
         let mut is_grouped = !groups.is_empty();
         let mut spawned = spawn::spawn(&wanted);
@@ -272,10 +273,10 @@ fn environment(request: &Request, mark: &str) -> app::Env {
 }
 
 /// The files to try: the interpreter's, searched in the app's own PATH each time, or the script.
-fn programs(app: &App, env: &app::Env) -> Result<Vec<CString>, Refused> {
+fn programs(app: &App, env: &app::Env) -> Result<Vec<CString>, String> {
     let command = &app.command;
     let program = command.interpreter.as_ref().unwrap_or(&command.script);
-    let at = |directory: &Path| c_string(Text::from(&directory.join(program.path())).bytes().to_vec());
+    let at = |directory: &Path| c_string(directory.join(program.path()).into_os_string().into_vec());
     if program.bytes().contains(&b'/') {
         return Ok(vec![at(app.cwd.path())?]);
     }
@@ -284,21 +285,21 @@ fn programs(app: &App, env: &app::Env) -> Result<Vec<CString>, Refused> {
     directories.map(|directory| at(&directory)).collect()
 }
 
-fn argv(app: &App) -> Result<Vec<CString>, Refused> {
+fn argv(app: &App) -> Result<Vec<CString>, String> {
     let command = &app.command;
     let before = command.interpreter.iter().chain(&command.interpreter_args);
     let words = before.chain(std::iter::once(&command.script)).chain(&command.args);
-    c_strings(words.map(|word| word.bytes().to_vec()))
+    words.map(|word| c_string(word.bytes())).collect()
 }
 
-fn c_strings(words: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>, Refused> {
-    words.map(c_string).collect()
+/// A whole environment, each entry `NAME=value`.
+pub fn c_environment(env: &app::Env) -> Result<Vec<CString>, String> {
+    env.0.iter().map(|(name, value)| c_string([name.bytes(), b"=", value.bytes()].concat())).collect()
 }
 
-fn c_string(word: Vec<u8>) -> Result<CString, Refused> {
-    CString::new(word).map_err(|error| Refused {
-        reason: format!("an argument holds a NUL byte: {:?}", String::from_utf8_lossy(&error.into_vec())),
-        transient: false,
-        errno: libc::EINVAL,
+/// A word as the kernel takes it.
+pub fn c_string(word: impl Into<Vec<u8>>) -> Result<CString, String> {
+    CString::new(word).map_err(|error| {
+        format!("an argument holds a NUL byte: {:?}", String::from_utf8_lossy(&error.into_vec()))
     })
 }
