@@ -294,7 +294,15 @@ fn argv(app: &App) -> Result<Vec<CString>, String> {
 
 /// A whole environment, each entry `NAME=value`.
 pub fn c_environment(env: &app::Env) -> Result<Vec<CString>, String> {
-    env.0.iter().map(|(name, value)| c_string([name.bytes(), b"=", value.bytes()].concat())).collect()
+    let entry = |(name, value): (&Text, &Text)| {
+        // With room for the NUL.
+        let mut entry = Vec::with_capacity(name.bytes().len() + value.bytes().len() + 2);
+        entry.extend_from_slice(name.bytes());
+        entry.push(b'=');
+        entry.extend_from_slice(value.bytes());
+        c_string(entry)
+    };
+    env.0.iter().map(entry).collect()
 }
 
 /// A word as the kernel takes it.
