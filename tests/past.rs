@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use pmx::protocol::samples::host::Host;
 use pmx::protocol::samples::{Blocks, Pace, Record};
 use serde_json::{Value, json};
 
@@ -80,6 +81,50 @@ fn the_past_is_kept_over_a_killed_daemon_and_an_update() {
     assert_eq!(more(&home, 2)[..torn.len()], torn[..]);
     home.pmx(&["kill"]).ok();
     assert!(minutes(&home).len() > torn.len(), "it is there without a daemon");
+}
+
+#[test]
+fn the_past_of_the_machine_is_kept_with_that_of_its_processes() {
+    let home = Home::new();
+    let host = || -> Vec<Host> {
+        let bytes = fs::read(file(&home, Pace::Minutes, 0)).unwrap_or_default();
+        Blocks::of(&bytes).map(|block| block.host()).collect()
+    };
+    assert!(home.pmx(&["history", "--host"]).failed().err.contains("nothing was noted"));
+    start(&home, &["-n", "api"]);
+    more(&home, 5);
+    let before = host();
+    let last = before.last().unwrap();
+    assert!(
+        last.cpu.is_some_and(|cpu| cpu <= 1_000) && last.disk.is_some_and(|disk| disk <= 1_000),
+        "{last:?}"
+    );
+    assert!(last.load.is_some() && last.network.is_some(), "{last:?}");
+    assert!(last.memory.is_some_and(|memory| memory > 1 << 20), "{last:?}");
+    assert!(before[0].cpu.is_none() && before[0].memory.is_some(), "there was no look before the first");
+    let daemon = home.daemon_pid().unwrap();
+    signal(daemon, 9);
+    wait_until("the next daemon", || home.daemon_pid().is_some_and(|pid| pid != daemon));
+    more(&home, 2);
+    assert_eq!(host()[..before.len()], before[..], "nothing of what was is lost");
+    // Who looks at processes has it noted as well.
+    home.pmx(&["list"]).ok();
+    let bytes = fs::read(file(&home, Pace::Seconds, 0)).unwrap();
+    assert!(Blocks::of(&bytes).all(|block| block.host().memory.is_some()));
+
+    home.pmx(&["kill"]).ok();
+    let count = host().len();
+    let page = home.pmx(&["history", "--host"]).ok().out;
+    for name in ["cpu", "memory", "load", "disk", "network in", "network out"] {
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}, last hour ")));
+        let line = line.unwrap_or_else(|| panic!("{name}: {page}"));
+        assert!(line.contains(" to "), "{line}");
+    }
+    let told: Value = serde_json::from_str(&home.pmx(&["history", "--host", "--json"]).ok().out).unwrap();
+    let hour = told["hour"].as_array().unwrap();
+    assert!(hour.iter().any(|part| part["cpu"].is_f64() && part["memory"].is_u64()), "{told}");
+    assert!(home.pmx(&["history", "api", "--host"]).failed().err.contains("takes no name"));
+    assert!(home.daemon_pid().is_none() && host().len() == count, "nothing was started for it");
 }
 
 #[test]
@@ -210,7 +255,7 @@ fn a_full_disk_is_told_once_and_tears_nothing() {
     wait_until("a full disk", || count() > 0);
     let bytes = fs::read(format!("{folder}/minutes.0")).unwrap();
     let records: usize = Blocks::of(&bytes).map(|block| block.records().count()).sum();
-    assert!(records > 100 && bytes.len() == records * 56, "{records} whole blocks in {} bytes", bytes.len());
+    assert!(records > 100 && bytes.len() == records * 104, "{records} whole blocks in {} bytes", bytes.len());
     home.pmx(&["restart", "api"]).ok();
     assert_eq!((home.status(0).as_str(), home.daemon_pid(), count()), ("online", Some(daemon), 1));
     fs::remove_file(format!("{folder}/minutes.0")).unwrap();

@@ -896,6 +896,25 @@ fn the_past_of_processes_is_told_from_the_files() {
         assert!(told["until"].as_u64().unwrap() >= one["at"][length - 1].as_u64().unwrap(), "{told}");
     }
     assert_eq!(web.api("GET", "/processes/api/history?span=week", "").0, 422);
+    // And that of the machine, which has rates from the second sample on.
+    let known = |told: &Value| {
+        let columns = ["cpu", "memory", "load", "disk", "received", "sent"];
+        columns.iter().all(|name| told[name].as_array().unwrap().iter().any(|value| !value.is_null()))
+    };
+    wait_until("rates", || known(&web.api("GET", "/host/history", "").1));
+    for (path, step) in [("/host/history?span=hour", 10_000), ("/host/history?span=day", 180_000)] {
+        let (status, told) = web.api("GET", path, "");
+        assert_eq!((status, &told["step"]), (200, &json!(step)), "{told}");
+        let length = told["at"].as_array().unwrap().len();
+        for (column, most) in [("cpu", 100.0), ("memory", 1e15), ("load", 1e6), ("disk", 100.0)] {
+            let values = told[column].as_array().unwrap();
+            let is_sane = |value: &Value| value.as_f64().is_none_or(|value| (0.0..=most).contains(&value));
+            assert!(values.len() == length && values.iter().all(is_sane), "{column}: {told}");
+        }
+        assert!(told["memory"][0].as_u64().unwrap() > 1 << 20, "{told}");
+    }
+    assert_eq!(web.api("GET", "/host/history?span=week", "").0, 422);
+    assert_eq!(web.ask("GET", "/api/v1/host/history", "", "").status, 401);
     assert_eq!(web.api("GET", "/processes/nobody/history", "").0, 404);
     assert_eq!(web.ask("GET", "/api/v1/processes/api/history", "", "").status, 401);
 }

@@ -97,6 +97,8 @@ pub struct Options {
     pub json: bool,
     /// Memory is to be looked at closely.
     pub pss: bool,
+    /// It is about the machine.
+    pub host: bool,
     pub silent: bool,
     pub no_color: bool,
 }
@@ -305,6 +307,7 @@ impl Options {
             Opt::LockFd => self.lock_fd = Some(fd(value)?),
             Opt::ReadyFd => self.ready_fd = Some(fd(value)?),
             Opt::Pss => self.pss = true,
+            Opt::Host => self.host = true,
             Opt::Json => {
                 self.json = true;
                 self.format = Format::Json;

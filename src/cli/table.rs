@@ -189,6 +189,7 @@ pub enum Opt {
     Keep,
     Json,
     Pss,
+    Host,
     Silent,
     NoColor,
     Help,

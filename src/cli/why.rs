@@ -7,7 +7,7 @@ use super::act::{self, details};
 use super::format::{age, bytes};
 use super::grid::{Cell, Grid};
 use super::list::{now, state};
-use super::past::Past;
+use super::past::{HostPast, Past};
 use super::report::last_lines;
 use super::screen::{Color, Fail, escaped};
 use crate::protocol::{Answer, Detail, EventKind, Exit, Verb};
@@ -117,8 +117,31 @@ fn lived(time: Millis) -> String {
     if time.0 < 60_000 { format!("{} ms", time.0) } else { age(Wall(0), Wall(time.0)) }
 }
 
+/// `pmx history --host`: from the files, so that no daemon is needed.
+fn host(session: &mut Session<'_, '_>, name: Option<&String>) -> Result<(), Fail> {
+    if let Some(name) = name {
+        return Err(Fail::Sentence(format!("history {name}: --host is of the machine, and takes no name")));
+    }
+    let past = HostPast::read(&session.home, now());
+    if session.options.json {
+        return session.screen.json(&past.for_machines());
+    }
+    let rows = past.rows();
+    if rows.is_empty() {
+        let why = "nothing was noted in the last day; it is while apps run";
+        return Err(Fail::Sentence(format!("history --host: {why}")));
+    }
+    for (name, bars) in rows {
+        session.screen.line(&format!("{name:<22} {bars}"))?;
+    }
+    Ok(())
+}
+
 /// `pmx history`.
 pub fn history(session: &mut Session<'_, '_>, name: Option<&String>) -> Result<(), Fail> {
+    if session.options.host {
+        return host(session, name);
+    }
     let mut name = name.cloned();
     if let Some(id) = name.as_ref().and_then(|name| name.parse::<u32>().ok()) {
         let views = session.views()?;

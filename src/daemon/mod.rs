@@ -25,6 +25,7 @@ mod ends;
 mod event_loop;
 mod history;
 mod home;
+mod host;
 mod journal;
 mod log;
 mod manager;

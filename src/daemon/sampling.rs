@@ -1,5 +1,5 @@
-//! What processes use, noted for later: each minute while anything runs, and more often when it is looked at anyway.
-//! From the minutes follows whose memory grows without end. With nothing to note nothing wakes us.
+//! What processes use, noted for later: each minute while anything runs, and more often when it is looked at anyway;
+//! and with it what the machine does. From the minutes follows whose memory grows without end. With nothing to note nothing wakes us.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::alert::Happened;
 use super::event_loop::Daemon;
+use super::host::Looks;
 use super::segments::Segments;
 use super::views::Usage;
 use crate::app::{App, Occasion};
@@ -50,18 +51,22 @@ pub struct Sampling {
 struct Files {
     minutes: Segments,
     seconds: Segments,
-    conf: PathBuf,
+    host: Looks,
+    home: PathBuf,
     /// It was said that these cannot be written.
     complained: Option<Pace>,
 }
 
 impl Files {
-    fn write(&mut self, pace: Pace, at: Wall, records: &[Record]) {
+    /// `every`: how far apart looks at the machine are at most.
+    fn write(&mut self, pace: Pace, now: Mono, every: Millis, records: &[Record]) {
+        let host = self.host.look(pace, now, every, &self.home);
+        let at = clock::wall();
         let segments = match pace {
             Pace::Minutes => &mut self.minutes,
             Pace::Seconds => &mut self.seconds,
         };
-        match segments.append(at, records) {
+        match segments.append(at, records, &host) {
             Ok(()) if self.complained == Some(pace) => {
                 self.complained = None;
                 log::info!("write the history: it works again");
@@ -94,7 +99,8 @@ impl Sampling {
         let files = home.map(|home| Files {
             minutes: Segments::of(home, Pace::Minutes, span),
             seconds: Segments::of(home, Pace::Seconds, Pace::Seconds.span()),
-            conf: home.join("module_conf.json"),
+            host: Looks::default(),
+            home: home.to_path_buf(),
             complained: None,
         });
         Sampling { every, next: None, rests: false, round: None, files, inherited }
@@ -112,20 +118,20 @@ impl Sampling {
 
     fn is_off(&self) -> bool {
         let Some(files) = &self.files else { return false };
-        let conf = fs::read(&files.conf).ok();
+        let conf = fs::read(files.home.join("module_conf.json")).ok();
         let conf = conf.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
         conf.is_some_and(|conf| conf["history"] == "off")
     }
 
     /// Notes what was found anyway, unless it was just noted.
-    fn note(&mut self, apart: Millis, records: Vec<Record>) {
+    fn note(&mut self, now: Mono, apart: Millis, records: Vec<Record>) {
         let at = clock::wall();
         let is_due = |files: &Files| !records.is_empty() && files.seconds.is_due(at, apart, records.len());
         if self.files.as_ref().is_some_and(is_due)
             && !self.is_off()
             && let Some(files) = &mut self.files
         {
-            files.write(Pace::Seconds, at, &records);
+            files.write(Pace::Seconds, now, self.every, &records);
         }
     }
 }
@@ -169,7 +175,7 @@ impl Daemon {
         if let Some(files) = &mut self.sampling.files {
             let at = clock::wall();
             if files.minutes.is_due(at, every, round.records.len()) {
-                files.write(Pace::Minutes, at, &round.records);
+                files.write(Pace::Minutes, self.now, every, &round.records);
             }
         }
     }
@@ -235,7 +241,7 @@ impl Daemon {
             })
         };
         let records = views.filter_map(record).collect();
-        self.sampling.note(LOOKED, records);
+        self.sampling.note(self.now, LOOKED, records);
     }
 
     /// Notes the memory that was looked at because it has a limit.
@@ -243,7 +249,7 @@ impl Daemon {
         let process = |child| self.supervisor.process(self.supervisor.owner(child)?);
         let record = |(child, bytes): &(ChildId, u64)| Some(record_of(process(*child)?, kilobytes(*bytes)));
         let records = used.iter().filter_map(record).collect();
-        self.sampling.note(GUARDED, records);
+        self.sampling.note(self.now, GUARDED, records);
     }
 
     /// What the daemon before us knew of growing memory is read from what it wrote.

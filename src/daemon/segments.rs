@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::protocol::samples::host::Host;
 use crate::protocol::samples::{self, BEGINNING, FOLDER, Pace, Record, SEGMENTS};
 use crate::time::{Millis, Wall};
 
@@ -46,8 +47,8 @@ impl Segments {
     }
 
     /// Writes a block. What fails is tried again with the next one.
-    pub fn append(&mut self, at: Wall, records: &[Record]) -> io::Result<()> {
-        let block = samples::block(at, records);
+    pub fn append(&mut self, at: Wall, records: &[Record], host: &Host) -> io::Result<()> {
+        let block = samples::block(at, records, host);
         if self.current.is_none() {
             self.current = self.find();
         }
@@ -149,6 +150,12 @@ mod tests {
         }
     }
 
+    impl Segments {
+        fn put(&mut self, at: Wall, records: &[Record]) -> io::Result<()> {
+            self.append(at, records, &Host::default())
+        }
+    }
+
     fn records(count: u32) -> Vec<Record> {
         (0..count).map(|id| Record { id, memory_kb: 100, ..Record::default() }).collect()
     }
@@ -159,7 +166,7 @@ mod tests {
         let mut segments = place.segments();
         let from = 1_700_000_000_000;
         for hour in 0..80 {
-            segments.append(Wall(from + hour * 60 * MINUTE), &records(3)).unwrap();
+            segments.put(Wall(from + hour * 60 * MINUTE), &records(3)).unwrap();
             let all = [place.times(0), place.times(1)].concat();
             assert!(all.len() <= 48, "two days at most");
             let oldest = all.iter().min().unwrap();
@@ -184,14 +191,14 @@ mod tests {
         for minute in 0..3 * 1_440 {
             let at = Wall(from + minute * MINUTE);
             if segments.is_due(at, Millis(MINUTE), 400) {
-                segments.append(at, &records(400)).unwrap();
+                segments.put(at, &records(400)).unwrap();
                 written += 1;
             }
             let sizes: u64 =
                 [0, 1].map(|n| fs::metadata(segments.path(n)).map_or(0, |found| found.len())).iter().sum();
             assert!(sizes <= 400_000, "{sizes}");
         }
-        assert!((45..=75).contains(&written), "{written} blocks of 9632 bytes in three days");
+        assert!((45..=75).contains(&written), "{written} blocks of 9680 bytes in three days");
         let all = [place.times(0), place.times(1)].concat();
         let last = from + 3 * DAY;
         assert!(last - all.iter().min().unwrap() >= DAY * 9 / 10, "and the day is there");
@@ -204,15 +211,15 @@ mod tests {
         let place = Place::new("next");
         let from = 1_700_000_000_000;
         let mut segments = place.segments();
-        segments.append(Wall(from), &records(2)).unwrap();
-        segments.append(Wall(from + DAY), &records(2)).unwrap();
+        segments.put(Wall(from), &records(2)).unwrap();
+        segments.put(Wall(from + DAY), &records(2)).unwrap();
         assert_eq!((place.times(0), place.times(1)), (vec![from], vec![from + DAY]));
         let path = segments.path(1);
-        let torn = samples::block(Wall(from + DAY + MINUTE), &records(9));
+        let torn = samples::block(Wall(from + DAY + MINUTE), &records(9), &Host::default());
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(&torn[..100]).unwrap();
         let mut next = place.segments();
-        next.append(Wall(from + DAY + 2 * MINUTE), &records(2)).unwrap();
+        next.put(Wall(from + DAY + 2 * MINUTE), &records(2)).unwrap();
         assert_eq!(
             place.times(1),
             [from + DAY, from + DAY + 2 * MINUTE],
@@ -222,7 +229,7 @@ mod tests {
         // What is no segment is replaced.
         fs::write(segments.path(0), "nothing of ours").unwrap();
         fs::write(&path, "x").unwrap();
-        place.segments().append(Wall(from + 3 * DAY), &records(1)).unwrap();
+        place.segments().put(Wall(from + 3 * DAY), &records(1)).unwrap();
         assert_eq!(place.times(0), [from + 3 * DAY]);
     }
 
@@ -230,11 +237,11 @@ mod tests {
     fn a_segment_that_was_removed_or_lies_in_the_future_is_begun_again() {
         let place = Place::new("removed");
         let mut segments = place.segments();
-        segments.append(Wall(9 * DAY), &records(1)).unwrap();
+        segments.put(Wall(9 * DAY), &records(1)).unwrap();
         fs::remove_dir_all(place.0.join(FOLDER)).unwrap();
-        segments.append(Wall(9 * DAY + MINUTE), &records(1)).unwrap();
+        segments.put(Wall(9 * DAY + MINUTE), &records(1)).unwrap();
         assert_eq!([place.times(0), place.times(1)].concat(), [9 * DAY + MINUTE]);
-        segments.append(Wall(DAY), &records(1)).unwrap();
+        segments.put(Wall(DAY), &records(1)).unwrap();
         assert_eq!([place.times(0), place.times(1)].concat(), [DAY, 9 * DAY + MINUTE]);
     }
 
@@ -244,16 +251,16 @@ mod tests {
         fs::write(place.0.join(FOLDER), "a file").unwrap();
         let mut segments = place.segments();
         for minute in 0..3 {
-            assert!(segments.append(Wall(minute * MINUTE), &records(1)).is_err() && segments.last.is_none());
+            assert!(segments.put(Wall(minute * MINUTE), &records(1)).is_err() && segments.last.is_none());
         }
         fs::remove_file(place.0.join(FOLDER)).unwrap();
-        segments.append(Wall(9 * MINUTE), &records(1)).unwrap();
+        segments.put(Wall(9 * MINUTE), &records(1)).unwrap();
         assert_eq!(place.times(0), [9 * MINUTE]);
         // A disk without room: what fits of a block is taken back.
         let full = Path::new("/dev/full");
         fs::remove_file(segments.path(0)).unwrap();
         std::os::unix::fs::symlink(full, segments.path(0)).unwrap();
-        assert!(segments.append(Wall(10 * MINUTE), &records(1)).is_err());
+        assert!(segments.put(Wall(10 * MINUTE), &records(1)).is_err());
     }
 
     #[test]
@@ -261,7 +268,7 @@ mod tests {
         let place = Place::new("recent");
         let mut segments = place.segments();
         for minute in 0..60 {
-            segments.append(Wall(minute * MINUTE), &records(5_000)).unwrap();
+            segments.put(Wall(minute * MINUTE), &records(5_000)).unwrap();
         }
         let recent = segments.recent();
         assert!(recent.iter().all(|bytes| bytes.len() as u64 <= RECENT));

@@ -1,4 +1,4 @@
-//! The end of a long file alone: what is newest is looked through first, and whoever stops can say how far back that was.
+//! The end of a long file alone: what is newest is looked through first, and whoever stops can say how far back.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};

@@ -2,17 +2,25 @@
 //! Pure: bytes and values.
 //!
 //! `history/minutes.{0,1}` and `history/seconds.{0,1}` are segments, of which the older one is replaced when the
-//! newer is full. A segment is a row of blocks, and a block a head and a record for each process, all little-endian:
+//! newer is full. A segment is a row of blocks, and a block a head, two records of the machine and one of each process,
+//! all little-endian:
 //!
 //! ```text
 //! head    magic "pmxH" · version u16 · bytes of a record u16 · wall time in ms u64 · records u32 · 0 u32 · CRC-64 u64
+//! machine 2^32-1 u32 · 1 u32 · CPU u16 · disk u16 · load u32 · memory u64
+//!         2^32-1 u32 · 2 u32 · bytes in u64 · bytes out u64
 //! record  id u32 · name u32 · CPU u32 · memory u32 · fds u16 · threads u16 · restarts u32
 //! ```
 //!
-//! The checksum is that of all of the block but itself. What is torn or strange is skipped up to the next block that
-//! is whole. A later version may make records longer at their end.
+//! What is not known is all ones. The checksum is that of all of the block but itself. What is torn or strange is skipped
+//! up to the next block that is whole. A later version may make records longer at their end, or add some of the machine
+//! with other numbers; an earlier one wrote none of the machine.
+
+pub mod host;
 
 use std::collections::BTreeMap;
+
+use host::Host;
 
 use crate::app::dump::crc64;
 use crate::time::{Millis, Wall};
@@ -128,20 +136,21 @@ fn longest(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// How long a block of so many records is.
+/// How long a block of so many processes is.
 pub fn length(records: usize) -> u64 {
-    (HEAD + records * RECORD) as u64
+    (HEAD + (host::RECORDS + records) * RECORD) as u64
 }
 
 /// A block.
-pub fn block(at: Wall, records: &[Record]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD + records.len() * RECORD);
+pub fn block(at: Wall, records: &[Record], host: &Host) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length(records.len()) as usize);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&(RECORD as u16).to_le_bytes());
     bytes.extend_from_slice(&at.0.to_le_bytes());
-    bytes.extend_from_slice(&(records.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&((host::RECORDS + records.len()) as u32).to_le_bytes());
     bytes.extend_from_slice(&[0; 12]);
+    bytes.extend_from_slice(&host.bytes());
     for record in records {
         bytes.extend_from_slice(&record.bytes());
     }
@@ -218,9 +227,17 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// Its records.
+    /// Its records of processes.
     pub fn records(self) -> impl Iterator<Item = Record> + 'a {
-        self.records.chunks_exact(self.stride).filter_map(Record::read)
+        let records = self.records.chunks_exact(self.stride).filter_map(Record::read);
+        records.filter(|record| record.id != host::ID)
+    }
+
+    /// What it tells of the machine.
+    pub fn host(self) -> Host {
+        let mut host = Host::default();
+        self.records.chunks_exact(self.stride).for_each(|record| host.learn(record));
+        host
     }
 }
 
@@ -241,17 +258,22 @@ pub fn series(segments: &[Vec<u8>], since: Wall, wanted: &BTreeMap<u32, u32>) ->
     found
 }
 
+/// In which of so many equal parts of the time between two moments this one lies.
+fn place(at: Wall, since: Wall, until: Wall, count: usize) -> Option<usize> {
+    let last = count.checked_sub(1)?;
+    let length = u128::from(until.0.saturating_sub(since.0).max(1));
+    let is_within = (since.0..=until.0).contains(&at.0);
+    is_within.then(|| ((u128::from(at.0 - since.0) * count as u128 / length) as usize).min(last))
+}
+
 /// So many equal parts of the time between two moments, each with what was found in it, the mean of processor time
 /// and the most of all else.
 pub fn parts(points: &[Point], since: Wall, until: Wall, count: usize) -> Vec<Option<Record>> {
     let mut parts: Vec<Option<Record>> = vec![None; count];
     let mut cpu = vec![(0u64, 0u64); count];
-    let length = until.0.saturating_sub(since.0).max(1);
-    for (at, record) in points.iter().filter(|(at, _)| (since.0..=until.0).contains(&at.0)) {
-        let place = u128::from(at.0 - since.0) * count as u128 / u128::from(length);
-        let place = (place as usize).min(count.saturating_sub(1));
-        let Some(part) = parts.get_mut(place) else { continue };
-        let known = part.get_or_insert(*record);
+    for (at, record) in points {
+        let Some(place) = place(*at, since, until, count) else { continue };
+        let known = parts[place].get_or_insert(*record);
         known.memory_kb = known.memory_kb.max(record.memory_kb);
         known.fds = known.fds.max(record.fds);
         known.threads = known.threads.max(record.threads);
@@ -273,15 +295,19 @@ mod tests {
         Record { id, name: 7, cpu: Some(500), memory_kb, fds: Some(12), threads: 3, restarts: 1 }
     }
 
+    fn process_block(at: u64, records: &[Record]) -> Vec<u8> {
+        block(Wall(at), records, &Host::default())
+    }
+
     fn times(bytes: &[u8]) -> Vec<u64> {
         Blocks::of(bytes).map(|block| block.at.0).collect()
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let unknown = Record { cpu: None, fds: None, ..record(u32::MAX, u32::MAX) };
+        let unknown = Record { cpu: None, fds: None, ..record(u32::MAX - 1, u32::MAX) };
         let records = [record(0, 1), unknown, record(9, 0)];
-        let bytes = block(Wall(1_700_000_000_000), &records);
+        let bytes = block(Wall(1_700_000_000_000), &records, &Host::default());
         assert_eq!(bytes.len() as u64, length(3));
         assert_eq!(begun(&bytes[..BEGINNING]), Some(Wall(1_700_000_000_000)));
         let found: Vec<_> = Blocks::of(&bytes).collect();
@@ -289,29 +315,48 @@ mod tests {
         assert_eq!(found[0].records().collect::<Vec<_>>(), records);
         // More than can be said is as much as can be said.
         let most = Record { cpu: Some(u32::MAX), fds: Some(u16::MAX), ..record(1, 1) };
-        let read = Blocks::of(&block(Wall(0), &[most])).flat_map(Block::records).next().unwrap();
+        let read = Blocks::of(&process_block(0, &[most])).flat_map(Block::records).next().unwrap();
         assert_eq!((read.cpu, read.fds), (Some(u32::MAX - 1), Some(u16::MAX - 1)));
     }
 
-    #[test]
-    fn records_of_a_later_version_are_longer() {
-        let mut bytes = block(Wall(5), &[]);
-        bytes[6..8].copy_from_slice(&32u16.to_le_bytes());
-        bytes[16..20].copy_from_slice(&2u32.to_le_bytes());
-        for id in [3, 4] {
-            bytes.extend_from_slice(&record(id, 10).bytes());
-            bytes.extend_from_slice(&[0xff; 8]);
-        }
+    /// A block whose records are others, and each so long.
+    fn with_body(block: &[u8], body: &[u8], stride: usize) -> Vec<u8> {
+        let mut bytes = [&block[..HEAD], body].concat();
+        bytes[6..8].copy_from_slice(&(stride as u16).to_le_bytes());
+        bytes[16..20].copy_from_slice(&((body.len() / stride) as u32).to_le_bytes());
         let sum = sum(&bytes);
         bytes[SUM..HEAD].copy_from_slice(&sum.to_le_bytes());
-        let ids: Vec<u32> = Blocks::of(&bytes).flat_map(Block::records).map(|record| record.id).collect();
-        assert_eq!(ids, [3, 4]);
+        bytes
+    }
+
+    #[test]
+    fn other_versions_are_read_as_far_as_they_are_known() {
+        let known = Host { cpu: Some(7), load: Some(8), ..Host::default() };
+        let block = block(Wall(5), &[record(3, 10), record(4, 10)], &known);
+        let read = |bytes: &[u8]| {
+            let found = Blocks::of(bytes).next().unwrap();
+            (found.host(), found.records().map(|record| record.id).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&block), (known, vec![3, 4]));
+        // A later one, with longer records, and more of the machine.
+        let longer: Vec<u8> =
+            block[HEAD..].chunks(RECORD).flat_map(|record| [record, &[0xff; 8]].concat()).collect();
+        assert_eq!(read(&with_body(&block, &longer, RECORD + 8)), (known, vec![3, 4]));
+        let mut unknown = known.bytes()[..RECORD].to_vec();
+        unknown[4] = 99;
+        assert_eq!(
+            read(&with_body(&block, &[&block[HEAD..], &unknown].concat(), RECORD)),
+            (known, vec![3, 4])
+        );
+        // An earlier one, which told nothing of the machine.
+        let earlier = &block[HEAD + host::RECORDS * RECORD..];
+        assert_eq!(read(&with_body(&block, earlier, RECORD)), (Host::default(), vec![3, 4]));
     }
 
     #[test]
     fn a_torn_block_is_skipped_and_what_follows_is_found() {
         let (one, two, three) =
-            (block(Wall(1), &[record(1, 1)]), block(Wall(2), &[record(1, 2); 5]), block(Wall(3), &[]));
+            (process_block(1, &[record(1, 1)]), process_block(2, &[record(1, 2); 5]), process_block(3, &[]));
         for cut in 0..two.len() {
             let torn = [&one[..], &two[..cut], &three, &one].concat();
             assert_eq!(times(&torn), [1, 3, 1], "cut after {cut}");
@@ -340,6 +385,7 @@ mod tests {
                 let end = (at + 4).min(bytes.len());
                 bytes[at..end].copy_from_slice(&MAGIC[..end - at]);
             }
+            host::series(&[bytes.clone()], Wall(0));
             let found: Vec<Record> = Blocks::of(&bytes).flat_map(Block::records).collect();
             let points: Vec<Point> = found.iter().map(|record| (Wall(u64::from(next())), *record)).collect();
             parts(&points, Wall(3), Wall(9), usize::from(next()));
@@ -354,8 +400,9 @@ mod tests {
     #[test]
     fn series_are_of_who_was_asked_for_and_in_order() {
         let stranger = Record { name: 8, ..record(1, 99) };
-        let newer = [block(Wall(30), &[record(1, 3), record(2, 9)]), block(Wall(40), &[stranger])].concat();
-        let older = [block(Wall(10), &[record(1, 1)]), block(Wall(20), &[record(1, 2)])].concat();
+        let newer =
+            [process_block(30, &[record(1, 3), record(2, 9)]), process_block(40, &[stranger])].concat();
+        let older = [process_block(10, &[record(1, 1)]), process_block(20, &[record(1, 2)])].concat();
         let found = series(&[newer, older], Wall(20), &BTreeMap::from([(1, 7), (5, 7)]));
         let memory = |id| found[&id].iter().map(|(at, record)| (at.0, record.memory_kb)).collect::<Vec<_>>();
         assert_eq!(memory(1), [(20, 2), (30, 3)]);

@@ -11,6 +11,7 @@ pub mod family;
 pub mod fdpass;
 pub mod find;
 pub mod holder;
+pub mod host;
 pub mod inherit;
 pub mod inotify;
 pub mod kept;

@@ -96,7 +96,7 @@ pub fn event(name: &str, data: &impl Serialize) -> Vec<u8> {
 }
 
 /// What can be answered without the daemon.
-pub fn alone(name: Name, head: &Head) -> Option<Reply> {
+pub fn alone(name: Name, head: &Head, home: &Path) -> Option<Reply> {
     match name {
         Name::Front if head.accepts("text/html") => {
             let mut reply = Reply::text("text/html; charset=utf-8", PAGE);
@@ -109,6 +109,10 @@ pub fn alone(name: Name, head: &Head) -> Option<Reply> {
         Name::Alive => Some(Reply::json(200, &json!({ "alive": true }))),
         Name::Description => Some(Reply::json(200, &openapi::document())),
         Name::Host => Some(Reply::json(200, &Host::look().json())),
+        Name::HostPast => Some(match past::span(head) {
+            Ok(span) => Reply::json(200, &past::of_host(home, span, clock::wall())),
+            Err(sentence) => Reply::error(422, &sentence),
+        }),
         Name::Front
         | Name::Ready
         | Name::Metrics

@@ -36,6 +36,7 @@ pub enum Name {
     Update,
     Health,
     Host,
+    HostPast,
     List,
     Start,
     Describe,
@@ -163,6 +164,15 @@ pub const ROUTES: &[Route] = &[
     )
     .with(&[("app", "string", "only this app")]),
     route(Name::Host, Get, "/api/v1/host", Token, Kind::Object, "this machine: load, memory, processors"),
+    route(
+        Name::HostPast,
+        Get,
+        "/api/v1/host/history",
+        Token,
+        Kind::Object,
+        "what this machine used in the last hour or day, as far as it was noted: while apps run",
+    )
+    .with(&[("span", "hour|day", "of how long (hour)")]),
     route(Name::List, Get, "/api/v1/processes", Token, Kind::Array, "all processes, short"),
     route(Name::Start, Post, "/api/v1/processes", Token, Kind::Outcomes, "add apps and start them"),
     route(
@@ -417,7 +427,8 @@ pub fn verb(name: Name, target: &str, head: &Head, body: &[u8]) -> Result<Verb, 
             let Published { topic, data } = read(body)?;
             Verb::Publish { topic, data }
         }
-        Name::Page | Name::Style | Name::Script | Name::Alive | Name::Description | Name::Host => Verb::Ping,
+        Name::Page | Name::Style | Name::Script | Name::Alive | Name::Description => Verb::Ping,
+        Name::Host | Name::HostPast => Verb::Ping,
     })
 }
 
@@ -606,8 +617,15 @@ pub fn body(name: Name) -> Option<Value> {
         Name::Front | Name::Page | Name::Style | Name::Script | Name::Alive | Name::Ready | Name::Metrics => {
             None
         }
-        Name::Description | Name::Daemon | Name::Kill | Name::Update | Name::Health | Name::Host => None,
-        Name::List | Name::Describe | Name::Delete | Name::Begin | Name::Stop | Name::Restart => None,
+        Name::Description | Name::Daemon | Name::Kill | Name::Update | Name::Health => None,
+        Name::Host
+        | Name::HostPast
+        | Name::List
+        | Name::Describe
+        | Name::Delete
+        | Name::Begin
+        | Name::Stop
+        | Name::Restart => None,
         Name::Reload | Name::Reset | Name::Flush | Name::Logs | Name::Past | Name::History => None,
         Name::Listen | Name::Events | Name::FollowLogs => None,
     }

@@ -447,7 +447,7 @@ impl Server {
         let Asked { route, target, head } = &*asked;
         let (head_only, keep_alive) = (head.head_only, head.keep_alive);
         let mut say = |reply: Reply| connection.reply(&reply, head_only, keep_alive, self.now);
-        if let Some(reply) = reply::alone(route.name, head) {
+        if let Some(reply) = reply::alone(route.name, head, &self.home) {
             return say(reply);
         }
         let is_endless = route.kind == Kind::Events;

@@ -68,19 +68,28 @@ async function main() {
     await row.locator("button.name").focus();
     await page.keyboard.press("Enter");
     await page.waitForSelector("#detail:not([hidden])");
-    await page.waitForFunction(() => [...document.querySelectorAll(".chart path")].every((one) => /L/.test(one.getAttribute("d"))));
+    await page.waitForFunction(() => [...document.querySelectorAll("#detail .chart path")].every((one) => /L/.test(one.getAttribute("d"))));
     await page.waitForFunction(() => /Script/.test(document.querySelector("#detail dl").innerText));
     assert.ok(await page.locator(".workers li").count() >= 1);
 
     // What was before this page was opened comes from the server.
     for (const [text, span] of [["24 h", "day"], ["1 h", "hour"]]) {
-      const asked = page.waitForResponse((answer) => answer.url().includes(`/history?span=${span}`));
-      await page.getByRole("button", { name: text, exact: true }).click();
+      const asked = page.waitForResponse((answer) => answer.url().includes(`/processes/${app}/history?span=${span}`));
+      await page.locator("#detail").getByRole("button", { name: text, exact: true }).click();
       const told = await (await asked).json();
       assert.ok(told.processes.length >= 1 && told.processes.every((one) => one.at.length >= 1 && one.memory[0] > 0), JSON.stringify(told));
-      await page.waitForFunction((ago) => [...document.querySelectorAll(".chart")].every((one) => one.getAttribute("aria-label").includes(ago)), span === "day" ? "1 d 0 h" : "1 h");
+      await page.waitForFunction((ago) => [...document.querySelectorAll("#detail .chart")].every((one) => one.getAttribute("aria-label").includes(ago)), span === "day" ? "1 d 0 h" : "1 h");
     }
-    await page.getByRole("button", { name: "5 min", exact: true }).click();
+    await page.locator("#detail").getByRole("button", { name: "5 min", exact: true }).click();
+
+    // The machine: what the server knows of it, and what is seen here.
+    const machine = page.waitForResponse((answer) => answer.url().includes("/host/history?span=day"));
+    await page.locator(".machine").getByRole("button", { name: "24 h", exact: true }).click();
+    const past = await (await machine).json();
+    assert.ok(past.at.length >= 1 && past.memory[0] > 1e6 && past.load[0] != null, JSON.stringify(past));
+    await page.waitForFunction(() => [...document.querySelectorAll(".machine .chart")].every((one) => /this machine over 1 d 0 h: now [0-9]/.test(one.getAttribute("aria-label"))));
+    await page.locator(".machine").getByRole("button", { name: "5 min", exact: true }).click();
+    await page.waitForFunction(() => [...document.querySelectorAll(".machine .chart path")].every((one) => /L/.test(one.getAttribute("d"))));
 
     // Its logs.
     await page.waitForFunction(() => document.querySelectorAll("#lines li").length > 1);

@@ -180,7 +180,7 @@ pub const COMMANDS: &[Command] = &[
         names: &["history"],
         operands: "[name|id]",
         about: "what happened of late: starts, exits, restarts, reloads",
-        options: &[JSON],
+        options: &[&[Opt::Host], JSON],
     },
     Command {
         cmd: Cmd::EnvOf,

@@ -237,6 +237,7 @@ pub const FLAGS: &[Flag] = &[
     flag(Opt::Keep, &["keep"], &[], "a restart of the service leaves the apps alone (systemd)"),
     flag(Opt::WaitIp, &["wait-ip"], &[], "not before the machine has an address (systemd)"),
     flag(Opt::Json, &["json"], &[], "print the answer as JSON"),
+    flag(Opt::Host, &["host"], &[], "what the machine used in the last hour and day instead"),
     flag(Opt::Pss, &["pss"], &[], "memory, too, where what is shared counts in part"),
     flag(Opt::Silent, &["silent"], &['s'], "print nothing but errors"),
     flag(Opt::NoColor, &["no-color"], &[], "no colours (also NO_COLOR=1)"),

@@ -11,6 +11,7 @@ const SPANS = [[300, "5 min"], [900, "15 min"], [3600, "1 h"], [86400, "24 h"]];
 
 const state = {
   token: null, processes: [], host: null, history: new Map(), share: new Map(), at: 0,
+  machine: { at: [], cpu: [], memory: [], load: [], received: [], sent: [] }, machine_past: null, machine_span: 3600,
   chosen: null, details: null, past: null, span: 300, paused: false, rows: new Map(), busy: new Map(), held: [],
 };
 
@@ -31,6 +32,12 @@ function svg(name, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
+const color = (at) => `var(--w${at % 8})`;
+const dot = (at) => {
+  const made = node("i", { class: "dot", "aria-hidden": "true" });
+  made.style.background = color(at);
+  return made;
+};
 const ICONS = {
   reload: "M13 8a5 5 0 1 1-1.6-3.7M13 2.5v3h-3",
   restart: "M3 8a5 5 0 1 0 1.6-3.7M3 2.5v3h3M8 5.5V8l1.8 1.2",
@@ -169,6 +176,7 @@ function heard(name, data) {
 
 function take({ at, host, processes }) {
   const gap = state.at ? Math.min((at - state.at) / 1000, 10) : 0;
+  if (state.host) note_machine(host, state.host, at, (at - state.at) / 1000);
   state.at = at;
   state.host = host;
   state.processes = processes;
@@ -241,6 +249,7 @@ function draw() {
   const wanted = $("filter").value.trim().toLowerCase();
   const shown = apps.filter((app) => `${app.name} ${app.namespace}`.toLowerCase().includes(wanted));
   facts(apps);
+  draw_machine();
   $("none").hidden = apps.length > 0;
   const body = $("rows");
   const kept = new Set();
@@ -348,6 +357,68 @@ function button(act, key) {
   return node("button", { "aria-label": label, title: label, "data-act": act, click: () => perform(act, key) }, icon(act));
 }
 
+// This machine ---------------------------------------------------------------------------------------------
+
+/** What it used since the values before, as far as they tell. */
+function note_machine(host, before, at, seconds) {
+  const idle = ({ spent }) => (spent.idle || 0) + (spent.iowait || 0);
+  const all = ({ spent }) => sum(Object.values(spent));
+  const outside = (one, what) => sum(one.network.filter(({ name }) => name !== "lo").map((link) => link[what]));
+  const rate = (what) => seconds > 0 ? Math.max(0, (outside(host, what) - outside(before, what)) / seconds) : null;
+  const ticks = all(host) - all(before);
+  const past = state.machine;
+  past.at.push(at);
+  past.cpu.push(ticks > 0 ? Math.min(100, Math.max(0, 100 - 100 * (idle(host) - idle(before)) / ticks)) : null);
+  past.memory.push(host.memory - host.memory_available);
+  past.load.push(host.load[0]);
+  past.received.push(rate("received"));
+  past.sent.push(rate("sent"));
+  if (past.at.length > POINTS) for (const list of Object.values(past)) list.shift();
+}
+const per_second = (value) => value == null ? "–" : `${bytes(value)}/s`;
+const MACHINE = [
+  chart("CPU", percent, ["cpu"], 10),
+  chart("Memory", bytes, ["memory"], 1 << 20),
+  chart("Load", (value) => value.toFixed(2), ["load"], 1),
+  chart("Network", per_second, ["received", "sent"], 1 << 10, ["in", "out"], (values) => values.map(per_second).join(", ")),
+];
+// It is a share of all processors.
+MACHINE[0].most = 100;
+const machine_spans = SPANS.map(([seconds, text]) =>
+  node("button", { "aria-pressed": "false", click: () => { state.machine_span = seconds; draw_machine(); } }, text));
+for (const one of MACHINE) one.draw = () => draw_machine_chart(one);
+$("machine-spans").append(...machine_spans);
+$("machine-charts").append(...MACHINE.map((one) => one.figure));
+
+function draw_machine() {
+  if (!state.at) return;
+  machine_spans.forEach((one, at) => one.setAttribute("aria-pressed", String(SPANS[at][0] === state.machine_span)));
+  recall_machine();
+  for (const one of MACHINE) one.draw();
+}
+function draw_machine_chart(made) {
+  const old = state.machine_span >= 3600 ? state.machine_past : null;
+  const lines = (start) => made.what.map((what) => points_of(old?.at && old, state.machine, what, start));
+  draw_chart(made, lines, state.machine_span, old?.step, "this machine", "");
+}
+/** What was before this page was opened. */
+async function recall_machine() {
+  if (state.machine_span < 3600 || !state.token) return;
+  const span = state.machine_span === 3600 ? "hour" : "day";
+  const known = state.machine_past;
+  if (known?.span === span && Date.now() - known.asked < 60000) return;
+  state.machine_past = { ...known, span, asked: Date.now() };
+  const asked = state.machine_past;
+  try {
+    const answer = await ask(`/api/v1/host/history?span=${span}`);
+    if (!answer.ok) return;
+    const told = await answer.json();
+    if (state.machine_past !== asked) return;
+    Object.assign(asked, told);
+    draw_machine();
+  } catch { /* It is asked again with a later change. */ }
+}
+
 // One app --------------------------------------------------------------------------------------------------
 
 function choose(key) {
@@ -394,14 +465,12 @@ async function recall() {
     draw_detail();
   } catch { /* It is asked again with a later change. */ }
 }
-/** The values of a process since a moment: first what the server remembers, then what this page saw. */
-function points_of(id, what, start) {
+/** The values of something since a moment: first what the server remembers, then what this page saw. */
+function points_of(old, seen, what, start) {
   const points = [];
-  const seen = state.history.get(id);
   const first = seen?.at[0] ?? Infinity;
-  const old = state.span >= 3600 && state.past?.of.get(id);
   if (old) old.at.forEach((at, index) => { if (at >= start && at < first && old[what][index] != null) points.push([at, old[what][index]]); });
-  if (seen) seen.at.forEach((at, index) => { if (at >= start) points.push([at, seen[what][index]]); });
+  if (seen) seen.at.forEach((at, index) => { if (at >= start && seen[what][index] != null) points.push([at, seen[what][index]]); });
   return points;
 }
 
@@ -419,6 +488,7 @@ function build_detail(panel) {
     node("button", { "aria-pressed": "false", click: () => { state.span = seconds; draw_detail(); } }, text));
   parts.cpu = chart("CPU", percent, "cpu", 10);
   parts.memory = chart("Memory", bytes, "memory", 1 << 20);
+  for (const one of [parts.cpu, parts.memory]) one.draw = () => draw_app_chart(one);
   parts.workers = node("ol", { class: "workers" });
   parts.about = node("p", { class: "muted" });
   parts.facts = node("dl", { class: "list" });
@@ -438,60 +508,64 @@ function leave_detail() {
   choose(key);
   state.rows.get(key)?.name.focus();
 }
-function chart(name, write, what, least) {
-  const made = { write, what, least };
+/** `tell` puts the values of all curves into words, of which `names` are the names. */
+function chart(name, write, what, least, names = [], tell = (values) => write(sum(values))) {
+  const made = { write, what, least, tell };
   made.now = node("output", { class: "muted" });
   made.drawing = svg("svg", { class: "chart", viewBox: "0 0 400 120", preserveAspectRatio: "none", role: "img" });
   made.high = node("span"); made.low = node("span");
-  made.figure = node("figure", {}, node("figcaption", {}, node("h3", {}, name), made.now), made.drawing,
+  made.figure = node("figure", {}, node("figcaption", {}, node("h3", {}, name, ...names.flatMap((one, at) => [dot(at), one])), made.now), made.drawing,
     node("div", { class: "axis" }, made.low, made.high));
-  made.name = name;
+  made.name = [name, names.join(" and ")].filter(Boolean).join(" ");
   made.drawing.addEventListener("pointermove", (event) => {
     const box = made.drawing.getBoundingClientRect();
     made.cross = (event.clientX - box.left) / box.width;
-    draw_chart(made);
+    made.draw();
   });
-  made.drawing.addEventListener("pointerleave", () => { made.cross = null; draw_chart(made); });
+  made.drawing.addEventListener("pointerleave", () => { made.cross = null; made.draw(); });
   return made;
 }
-const color = (at) => `var(--w${at % 8})`;
-function draw_chart(made) {
+function draw_app_chart(made) {
   const app = state.chosen && group(state.chosen);
   if (!app) return;
+  const old = (id) => state.span >= 3600 ? state.past?.of.get(id) : null;
+  const lines = (start) => app.members.map((one) => points_of(old(one.id), state.history.get(one.id), made.what, start));
+  draw_chart(made, lines, state.span, state.past?.step, app.name, " for one process");
+}
+/** Curves, each a list of times and values. */
+function draw_chart(made, lines_since, span, step, whose, most_of) {
   const end = state.at;
-  const start = end - state.span * 1000;
+  const start = end - span * 1000;
+  const lines = lines_since(start);
   let top = made.least;
-  const lines = app.members.map((one) => {
-    const points = points_of(one.id, made.what, start);
-    for (const [, value] of points) top = Math.max(top, value);
-    return points;
-  });
-  top *= 1.1;
+  for (const points of lines) for (const [, value] of points) top = Math.max(top, value);
+  const highest = top;
+  top = Math.min(top * 1.1, made.most ?? Infinity);
   const x = (at) => (at - start) / (end - start) * 400;
   const y = (value) => 118 - value / top * 114;
   const children = [0.25, 0.5, 0.75].map((part) => svg("line", { class: "grid", x1: 0, x2: 400, y1: 120 * part, y2: 120 * part }));
   // Where nobody looked there is no line.
-  const gap = Math.max(90000, 3 * (state.past?.step || 0));
+  const gap = Math.max(90000, 3 * (step || 0));
   lines.forEach((points, at) => {
     const d = points.map(([time_at, value], index) => `${index && time_at - points[index - 1][0] < gap ? "L" : "M"}${x(time_at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const path = svg("path", { d });
     path.style.stroke = color(at);
     children.push(path);
   });
-  const now = sum(lines.map((points) => points.at(-1)?.[1]));
-  let text = `now ${made.write(now)}`;
+  const now = made.tell(lines.map((points) => points.at(-1)?.[1]));
+  let text = `now ${now}`;
   if (made.cross != null) {
     const at = start + made.cross * (end - start);
     children.push(svg("line", { class: "cross", x1: made.cross * 400, x2: made.cross * 400, y1: 0, y2: 120 }));
     const near = (points) => points.reduce((best, point) => !best || Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best, null);
     const values = lines.map((points) => near(points)?.[1]);
     const when = new Date(at);
-    text = `${state.span > 3600 ? when.toLocaleString() : when.toLocaleTimeString()}: ${made.write(sum(values))}`;
+    text = `${span > 3600 ? when.toLocaleString() : when.toLocaleTimeString()}: ${made.tell(values)}`;
   }
   put(made.now, text);
   made.drawing.replaceChildren(...children);
-  made.drawing.setAttribute("aria-label", `${made.name} of ${app.name} over ${time(state.span)}: now ${made.write(now)}, at most ${made.write(top / 1.1)} for one process`);
-  put(made.low, `${time(state.span)} ago`);
+  made.drawing.setAttribute("aria-label", `${made.name} of ${whose} over ${time(span)}: now ${now}, at most ${made.write(highest)}${most_of}`);
+  put(made.low, `${time(span)} ago`);
   put(made.high, `up to ${made.write(top)}`);
 }
 
@@ -515,8 +589,8 @@ function draw_detail() {
   parts.more.disabled = busy;
   parts.spans.forEach((one, at) => one.setAttribute("aria-pressed", String(SPANS[at][0] === state.span)));
   recall();
-  draw_chart(parts.cpu);
-  draw_chart(parts.memory);
+  parts.cpu.draw();
+  parts.memory.draw();
   draw_workers(parts, app);
   draw_facts(parts, app);
 }
