@@ -239,6 +239,10 @@ impl Row {
         for _ in 0..tries {
             setup.check_interrupt()?;
             let mut container = self.container(setup, unshare, "exec sleep 1000", false, 0)?;
+            if container.init == 0 {
+                // To signal it would be to signal ourselves.
+                return Err("it has ended before it was told to".to_owned());
+            }
             let began = Instant::now();
             while began.elapsed() < EARLY {}
             let told = Instant::now();
