@@ -291,7 +291,7 @@ fn who_has_no_room_for_its_log_is_told() {
             assert_eq!(numbers["file"], log.to_str().unwrap());
             assert!(numbers["free"].as_u64().unwrap() < 512 << 10, "{event}");
         }
-        home.pmx(&["kill"]).ok();
+        unmount(home, &disk);
     }
 }
 
