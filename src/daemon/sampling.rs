@@ -1,5 +1,6 @@
 //! What processes use, noted for later: each minute while anything runs, and more often when it is looked at anyway;
-//! and with it what the machine does. From the minutes follows whose memory grows without end. With nothing to note nothing wakes us.
+//! and with it what the machine does. From the minutes follows whose memory grows without end. With nothing to note
+//! nothing wakes us.
 
 use std::collections::BTreeMap;
 use std::fs;
