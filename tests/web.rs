@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
+use pmx::protocol::samples::block;
+use pmx::protocol::samples::host::Host;
 use serde_json::{Value, json};
 
 use crate::support::{DEADLINE, Home, Response, free_port, signal, wait_for, wait_until};
@@ -971,6 +973,11 @@ fn the_dashboard_in_a_browser() {
     let file = std::fs::File::create(old.with_file_name("shop-out-1__2025-01-01_00-00-00.log")).unwrap();
     file.set_len(64 << 30).unwrap();
     file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_735_689_600)).unwrap();
+    // Half a day ago the machine was seen once.
+    let then = pmx::time::Wall(pmx::sys::clock::wall().0 - 12 * 3_600_000);
+    let host = Host { cpu: Some(500), load: Some(100), memory: Some(1 << 30), ..Host::default() };
+    std::fs::create_dir_all(home.path().join("history")).unwrap();
+    std::fs::write(home.path().join("history/minutes.1"), block(then, &[], &host)).unwrap();
     let (over, failed, served) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let told = std::thread::scope(|scope| {
         scope.spawn(|| {

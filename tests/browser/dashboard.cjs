@@ -88,6 +88,7 @@ async function main() {
     const past = await (await machine).json();
     assert.ok(past.at.length >= 1 && past.memory[0] > 1e6 && past.load[0] != null, JSON.stringify(past));
     await page.waitForFunction(() => [...document.querySelectorAll(".machine .chart")].every((one) => /this machine over 1 d 0 h: now [0-9]/.test(one.getAttribute("aria-label"))));
+    await page.waitForFunction(() => [...document.querySelectorAll(".machine .chart path")].filter((one) => /^M(19[5-9]|20[0-5])/.test(one.getAttribute("d"))).length === 3);
     await page.locator(".machine").getByRole("button", { name: "5 min", exact: true }).click();
     await page.waitForFunction(() => [...document.querySelectorAll(".machine .chart path")].every((one) => /L/.test(one.getAttribute("d"))));
 
