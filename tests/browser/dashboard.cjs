@@ -132,11 +132,13 @@ async function main() {
     // Reload, while others use it.
     console.log("reload");
     for (let round = 0; round < 2; round += 1) {
+      // It is told for a few seconds only, in which a busy machine may still be drawing the picture.
+      const told = page.waitForFunction((name) => [...document.querySelectorAll(".toast strong")].some((one) => one.textContent.startsWith(`${name} reloaded`)), app);
       await row.locator("button[data-act=reload]").click();
       await page.waitForSelector("#toasts progress");
       if (round === 0) await shot("reload");
-      await page.waitForFunction((name) => [...document.querySelectorAll(".toast strong")].some((one) => one.textContent.startsWith(`${name} reloaded`)), app);
-      await page.locator(".toast button").first().click();
+      await told;
+      await page.evaluate(() => document.querySelectorAll(".toast button").forEach((one) => one.click()));
       await page.waitForFunction(() => document.querySelectorAll(".toast").length === 0);
     }
     console.log("reloaded");

@@ -70,6 +70,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("setsockopt", &["ENOMEM", "EPERM"]),
     ("socket", &["EMFILE", "ENOMEM", "EPERM"]),
     ("socketpair", &["EMFILE", "ENOMEM", "EPERM"]),
+    ("statfs", &["EIO", "EPERM", "ENOSYS"]),
     ("statx", &["ENOMEM", "EIO", "EPERM", "ENOSYS"]),
     ("unlink", &["EIO", "EPERM"]),
     ("unlinkat", &["EIO", "EPERM"]),
