@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::probe::{ping, rss};
+use crate::support::probe::{self, keeper_pid, ping, rss};
 use crate::support::{Home, finish, signal, wait_until};
 
 /// How much a flood is, in MiB.
@@ -123,6 +123,35 @@ fn l07_last_words_are_kept() {
         fs::remove_file(home.path().join("logs/app-out-0.log")).unwrap();
         fs::remove_file(home.path().join("logs/app-error-0.log")).unwrap();
     }
+}
+
+/// Its last words come, and its end with them, after the round has looked at its pipe, and before it looks who is gone.
+#[test]
+fn l07_a_pipe_is_given_up_however_much_its_writer_left_in_it() {
+    let home = Home::new();
+    home.file("first.sh", "#!/bin/sh\nexec sleep 1000\n");
+    let script = "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\nhead -c 40000 /dev/zero | tr '\\0' x\n";
+    home.file("last.sh", script);
+    let start = ["start", "first.sh", "last.sh", "--no-autorestart"];
+    home.pmx_with(&[("PMX_STOP_AT", "ended")], &start).ok();
+    let (first, last, daemon) = (home.pid(0), home.pid(1), home.daemon_pid().unwrap());
+    let keeper = keeper_pid(&home).unwrap();
+    let is = |pid: i32, state: &str| probe::stat(pid).is_none_or(|stat| stat[0] == state);
+    // It would have a stopped daemon go on.
+    signal(keeper, libc::SIGSTOP);
+    signal(first, libc::SIGKILL);
+    wait_until("the daemon to stop", || is(daemon, "T"));
+    home.file("go", "");
+    wait_until("the end of the other one", || is(last, "Z"));
+    wait_until("the daemon to go on", || {
+        signal(daemon, libc::SIGCONT);
+        probe::stat(last).is_none()
+    });
+    signal(keeper, libc::SIGCONT);
+    wait_until("both to be over", || (0..2).all(|id| home.status(id) == "stopped"));
+    assert_eq!(home.log("last-out-1.log").len(), 40_000);
+    let is_pipe = |(_, path): &(i32, PathBuf)| path.to_string_lossy().starts_with("pipe:");
+    wait_until("their pipes to be closed", || !probe::fds(daemon).iter().any(is_pipe));
 }
 
 /// A home with an app that has written ten lines to each stream.

@@ -104,17 +104,20 @@ impl Daemon {
         self.busy_with(child);
         for stream in [Stream::Stdout, Stream::Stderr] {
             // At most what a pipe can hold, several times over: others may go on writing to it.
-            let drained = (0..16).any(|_| self.move_output(child, stream) != Progress::More);
-            if !drained {
-                self.ready.insert(stream_source(child, stream));
+            let mut progress = Progress::More;
+            for _ in 0..16 {
+                progress = self.move_output(child, stream);
+                if progress != Progress::More {
+                    break;
+                }
             }
+            self.come_back(stream_source(child, stream), progress);
             self.children.flush_output((child, stream), self.now, &mut self.desk);
         }
         let _ = self.read_channel(child, LAST_MESSAGES);
         for reach in [Reach::Own, Reach::All] {
-            if self.hear(reach) == Progress::More {
-                self.ready.insert(Source::Notify(reach));
-            }
+            let progress = self.hear(reach);
+            self.come_back(Source::Notify(reach), progress);
         }
         failpoint::reach("last-words");
         if self.children.succeed(self.poll.registry(), child) {

@@ -420,15 +420,8 @@ impl Daemon {
             self.gather(&events);
             watch::catch_up(self.poll.registry());
             for source in std::mem::take(&mut self.ready) {
-                match self.visit(source) {
-                    Progress::Drained => {}
-                    Progress::More => {
-                        self.ready.insert(source);
-                    }
-                    Progress::Rest(until) => {
-                        self.resting.insert((until, source));
-                    }
-                }
+                let progress = self.visit(source);
+                self.come_back(source, progress);
             }
             self.supervisor.handle_timers(self.now);
             self.look_at_triggers();
@@ -499,6 +492,19 @@ impl Daemon {
         {
             self.resting.pop_first();
             self.ready.insert(source);
+        }
+    }
+
+    /// After a visit, whoever made it: nobody else may ever tell of what was left.
+    pub(super) fn come_back(&mut self, source: Source, progress: Progress) {
+        match progress {
+            Progress::Drained => {}
+            Progress::More => {
+                self.ready.insert(source);
+            }
+            Progress::Rest(until) => {
+                self.resting.insert((until, source));
+            }
         }
     }
 
