@@ -9,7 +9,7 @@ use crate::support::{Home, finish, is_alive, signal, wait_for, wait_until};
 
 /// Notes what happens, in order.
 const APP: &str =
-    "#!/bin/sh\necho app >> order\ntrap 'echo end >> order; exit 0' INT\nwhile :; do sleep 0.02; done\n";
+    "#!/bin/sh\ntrap 'echo end >> order; exit 0' INT\necho app >> order\nwhile :; do sleep 0.02; done\n";
 
 fn start(home: &Home, app: Value) -> crate::support::Ran {
     home.file("app.json", &app.to_string());
