@@ -2,21 +2,16 @@
 //! content to a helper (`pmx save --autosave`), so that no fsync ever holds up the loop. What changes
 //! nothing is not written.
 
-use std::ffi::CStr;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::children::c_string;
 use super::event_loop::Daemon;
+use super::helper;
 use super::home::Stream;
 use crate::app::Text;
 use crate::app::dump::{self, Saved};
 use crate::supervisor::Desired;
 use crate::sys::failpoint;
-use crate::sys::pipe;
 use crate::sys::reap::{ExitStatus, Reaped};
-use crate::sys::spawn::{self, Spawn};
 use crate::time::{Millis, Mono};
 
 /// After a change it waits for more of them so long.
@@ -177,19 +172,7 @@ impl Daemon {
 
 /// Starts a helper. The content lies in memory until it has read it, whatever becomes of us.
 fn start(home: &Path, content: &[u8]) -> Result<i32, String> {
-    let list = pipe::memfd("pmx-list", content).map_err(|error| crate::sys::reason(&error))?;
-    let spawned = spawn::spawn(&Spawn {
-        programs: &[c"/proc/self/exe".to_owned()],
-        argv: &[c"pmx", c"save", c"--autosave"].map(CStr::to_owned),
-        env: &[c_string([b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?],
-        cwd: c"/",
-        umask: 0o077,
-        // What it has to complain about is for our log.
-        fds: &[(list.as_raw_fd(), 0), (2, 1), (2, 2)],
-        ..Spawn::default()
-    })
-    .map_err(|error| error.to_string())?;
-    Ok(spawned.pid)
+    helper::start(home, [c"save", c"--autosave"], "pmx-list", content)
 }
 
 #[cfg(test)]

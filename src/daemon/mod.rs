@@ -6,7 +6,7 @@
 //! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
 //! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
 //! says, `update` hands it to another program, `journal` where it stands, `resume` how the next one begins;
-//! `watch` has the kernel tell what is ready; `tidy` has old logs looked after; `alert` tells whom an app names for what
+//! `watch` has the kernel tell what is ready; `helper` starts what would hold up the loop; `tidy` has old logs looked after; `alert` tells whom an app names for what
 //! happens to it; `autosave` has what was declared written to disk; `pid_files` tell others of process ids; `sampling`
 //! notes what processes use, in `segments`; `runtime` is what is different in a container, and `sink`
 //! where its output goes.
@@ -23,6 +23,7 @@ mod control;
 mod conversation;
 mod ends;
 mod event_loop;
+mod helper;
 mod history;
 mod home;
 mod host;

@@ -2,18 +2,14 @@
 //! holds up the loop. The daemon says which logs there are and what the rules are.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::children::c_string;
 use super::event_loop::Daemon;
+use super::helper;
 use crate::app::Text;
 use crate::app::rotation::{Global, Order, Rule};
+use crate::sys::failpoint;
 use crate::sys::reap::{ExitStatus, Reaped};
-use crate::sys::spawn::{self, Spawn};
-use crate::sys::{failpoint, pipe};
 use crate::time::{Millis, Mono};
 
 /// From one helper to the next, where a disk has little room.
@@ -98,19 +94,7 @@ impl Daemon {
 /// Starts a helper. The order lies in memory until it has read it, whatever becomes of us.
 fn start(home: &Path, order: &Order) -> Result<i32, String> {
     let text = serde_json::to_vec(order).map_err(|error| error.to_string())?;
-    let order = pipe::memfd("pmx-logs", &text).map_err(|error| crate::sys::reason(&error))?;
-    let spawned = spawn::spawn(&Spawn {
-        programs: &[c"/proc/self/exe".to_owned()],
-        argv: &[c"pmx", c"flush", c"--tidy"].map(CStr::to_owned),
-        env: &[c_string([b"PMX_HOME=", home.as_os_str().as_bytes()].concat())?],
-        cwd: c"/",
-        umask: 0o077,
-        // What it has to complain about is for our log.
-        fds: &[(order.as_raw_fd(), 0), (2, 1), (2, 2)],
-        ..Spawn::default()
-    })
-    .map_err(|error| error.to_string())?;
-    Ok(spawned.pid)
+    helper::start(home, [c"flush", c"--tidy"], "pmx-logs", &text)
 }
 
 #[cfg(test)]
