@@ -31,7 +31,7 @@ use crate::time::{Millis, Mono, Wall};
 pub use ends::describe;
 pub use outputs::stream_source;
 pub use record::{ChildRecord, OutputRecord};
-pub use start::{Refused, Request, c_environment, c_string};
+pub use start::{Ready, Refused, Request, c_environment, c_string};
 
 /// How often it is looked whether what a child left has ended.
 pub const LINGER_LOOK: Millis = Millis(20);
@@ -114,6 +114,8 @@ pub struct Children {
     pub nofile: Option<[u64; 2]>,
     /// The inclination to be killed for want of memory that children get back.
     pub oom_score_adj: Option<i32>,
+    /// Our own.
+    pub own_oom_score: Option<i32>,
     /// How many daemons this keeper had before us.
     pub generation: u32,
     /// Outputs that want to be looked at, whatever happens.

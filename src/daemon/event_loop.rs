@@ -30,22 +30,21 @@ use super::record::{Asked, Left};
 use super::runtime::Runtime;
 use super::sampling::Sampling;
 use super::source::{Progress, Source};
+use super::starts::Starts;
 use super::tidy::Tidy;
 use super::triggers::Triggers;
 use super::update::Update;
 use super::views::Memories;
 use super::watch::{self, watch};
 use crate::protocol::Request;
-use crate::supervisor::{Action, ChildId, Command, Input, OpId, Supervisor};
+use crate::supervisor::{ChildId, Command, Input, OpId, Supervisor};
 use crate::sys::board::{Board, NOBODY, Shared, Slot};
 use crate::sys::reap::ExitStatus;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::{self, LocalAddr};
-use crate::sys::{clock, failpoint, inherit, kept, limits, memory, pidfd, users};
+use crate::sys::{clock, failpoint, inherit, kept, limits, memory, pidfd, spawn, users};
 use crate::time::{Millis, Mono};
 
-/// Children started in one round: starting takes long, and others wait.
-const SPAWNS: usize = 16;
 /// So much processor time in one round (and at most [`BUSY_LOOK`] before it) is a loop without end.
 const BUSY: Millis = Millis(10_000);
 const BUSY_LOOK: Millis = Millis(5_000);
@@ -63,6 +62,7 @@ pub struct Daemon {
     pub(super) poll: Poll,
     pub(super) home: Home,
     pub(super) supervisor: Supervisor,
+    pub(super) starts: Starts,
     pub(super) children: Children,
     pub(super) primary: Primary,
     pub(super) manager: Manager,
@@ -172,6 +172,7 @@ impl Daemon {
         let is_spared = runtime.is_none() && limits::is_oom_protected();
         let usual_oom_score = limits::outlive_others();
         children.oom_score_adj = if is_spared { Some(0) } else { usual_oom_score };
+        children.own_oom_score = limits::oom_score();
         let path = home.socket();
         // The only look into a user database, before the loop begins.
         let uid = nix::unistd::geteuid();
@@ -280,6 +281,7 @@ impl Daemon {
             dispatch: Dispatch::default(),
             sampling,
             supervisor,
+            starts: Starts::default(),
             children,
             primary,
             manager,
@@ -397,6 +399,7 @@ impl Daemon {
         loop {
             if quiet.is_some_and(|quiet| self.now >= quiet) {
                 memory::forget_code();
+                spawn::forget_stacks();
                 (quiet, forgotten) = (None, self.now);
             }
             // A round that never ends, ends us, and the next daemon goes on.
@@ -629,14 +632,13 @@ impl Daemon {
 
     /// Performs what was decided, as much as one round allows.
     fn perform_actions(&mut self) {
-        let mut spawns = 0;
+        self.starts.begin();
         self.has_actions = false;
         while let Some(action) = self.supervisor.next_action() {
-            spawns += usize::from(matches!(action, Action::Spawn { .. }));
             if let Some(input) = self.perform(action) {
                 self.supervisor.handle(self.now, input);
             }
-            if spawns == SPAWNS {
+            if self.starts.are_enough() {
                 self.has_actions = true;
                 return;
             }

@@ -1,7 +1,7 @@
 //! The shell around the decisions: one thread, one epoll. It performs what the supervisor decides and tells
 //! it what happened.
 //!
-//! `event_loop` is the loop; `source` what can become ready; `perform` carries actions out; `children` and
+//! `event_loop` is the loop; `source` what can become ready; `perform` carries actions out, `starts` those that start children; `children` and
 //! `channel` are the living processes, `conversation` is what workers say, `ends` what follows from an end; `log` moves their output; `primary` shares ports among Node
 //! workers, `share` is one such port; `manager` is the service manager above us; `control` and `requests` serve
 //! clients; `views` is what those see; `memo` writes down what must outlive this process, `record` is what it
@@ -45,6 +45,7 @@ mod segments;
 mod share;
 mod sink;
 mod source;
+mod starts;
 mod store;
 mod tidy;
 mod triggers;

@@ -2,9 +2,9 @@
 
 use super::alert::Happened;
 use super::check::Ask;
-use super::children::Request;
 use super::event_loop::Daemon;
 use super::record::Asked;
+use super::starts::Wanted;
 use crate::app::Notice;
 use crate::protocol::{Answer, Event, EventKind, Message};
 use crate::supervisor::{Action, Input, ProcId};
@@ -25,31 +25,7 @@ impl Daemon {
         let registry = self.poll.registry();
         match action {
             Action::Spawn { child, process, app, instance, hold } => {
-                if self.is_safe() {
-                    let reason = "pmx is in safe mode".to_string();
-                    return Some(Input::SpawnFailed { child, reason, transient: true });
-                }
-                self.busy_with(child);
-                let home = &self.home;
-                let notify = self.ears.path(registry, home, &app);
-                let (now, wall) = (self.now, clock::wall());
-                let created = self.memories.get(process).map_or(wall, |memory| memory.created);
-                let request =
-                    Request { child, process, app, instance, hold, created, home, notify, now, wall };
-                failpoint::reach("before-spawn");
-                match self.children.spawn(registry, &request, &mut self.desk) {
-                    Ok(()) => {
-                        failpoint::reach("after-spawn");
-                        self.primary.join(child, hold);
-                        return Some(Input::Spawned { child });
-                    }
-                    Err(refused) => {
-                        log::error!("{}({}): {}", request.app.name, process.0, refused.reason);
-                        self.container_failed(process, refused.errno);
-                        let (reason, transient) = (refused.reason, refused.transient);
-                        return Some(Input::SpawnFailed { child, reason, transient });
-                    }
-                }
+                self.start(Wanted { child, process, app, instance, hold });
             }
             Action::Promote { child } => {
                 failpoint::reach("before-promote");

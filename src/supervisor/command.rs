@@ -75,8 +75,12 @@ impl Supervisor {
     }
 
     fn ids(&self, wanted: impl Fn(&Process) -> bool) -> Vec<ProcId> {
-        // What is being deleted is not there any more for who asks.
-        self.processes.values().filter(|p| p.desired != Desired::Gone && wanted(p)).map(|p| p.id).collect()
+        there(self.processes.values().filter(|p| wanted(p)))
+    }
+
+    /// The processes of an app, by id.
+    pub(super) fn instances<'a>(&'a mut self, app: &'a App) -> impl DoubleEndedIterator<Item = &'a Process> {
+        self.processes.named(&app.name).filter(|process| same_app(&process.app, app))
     }
 
     fn start(
@@ -88,7 +92,7 @@ impl Supervisor {
     ) -> Result<(), String> {
         if existing == Existing::Refuse {
             for (app, _) in &apps {
-                if let Some(p) = self.processes.values().find(|p| same_app(&p.app, app) && !p.is_down()) {
+                if let Some(p) = self.instances(app).find(|p| !p.is_down()) {
                     return Err(format!(
                         "start {}: it is already {} as id {} (-f starts one more)",
                         app.name,
@@ -109,9 +113,9 @@ impl Supervisor {
         for (app, count) in apps {
             let present = match existing {
                 Existing::Force => Vec::new(),
-                Existing::Refuse => self.ids(|p| same_app(&p.app, &app)),
+                Existing::Refuse => there(self.instances(&app)),
                 Existing::Restart | Existing::Reload => {
-                    self.ids(|p| p.app.name == app.name && p.app.namespace == app.namespace)
+                    there(self.processes.named(&app.name).filter(|p| p.app.namespace == app.namespace))
                 }
             };
             for &id in &present {
@@ -153,7 +157,7 @@ impl Supervisor {
         }
         let mut started = Vec::new();
         for (app, instance, begin) in saved {
-            if self.processes.values().any(|p| p.instance == instance && same_app(&p.app, &app)) {
+            if self.instances(&app).any(|p| p.instance == instance) {
                 continue;
             }
             let id = self.add_as(app, instance);
@@ -179,8 +183,7 @@ impl Supervisor {
 
     /// Adds processes of `app`, down, with the lowest free instance numbers.
     fn add(&mut self, app: &Arc<App>, count: u32) -> Vec<ProcId> {
-        let taken: BTreeSet<u32> =
-            self.processes.values().filter(|p| same_app(&p.app, app)).map(|p| p.instance).collect();
+        let taken: BTreeSet<u32> = self.instances(app).map(|p| p.instance).collect();
         let free = (0..).filter(|n| !taken.contains(n)).take(count as usize);
         free.map(|instance| self.add_as(app.clone(), instance)).collect()
     }
@@ -213,7 +216,7 @@ impl Supervisor {
     pub(super) fn redeclare(&mut self, id: ProcId, app: Arc<App>) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let old = std::mem::replace(&mut process.app, app);
-        if !self.processes.values().any(|p| same_app(&p.app, &old)) {
+        if self.instances(&old).next().is_none() {
             self.actions.push_back(Action::Release { app: old });
         }
     }
@@ -440,6 +443,11 @@ impl Supervisor {
             self.actions.push_back(Action::Exit);
         }
     }
+}
+
+/// Those that are there for who asks: not what is being deleted.
+fn there<'a>(processes: impl Iterator<Item = &'a Process>) -> Vec<ProcId> {
+    processes.filter(|p| p.desired != Desired::Gone).map(|p| p.id).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::action::Action;
 use super::operation::{Settled, failure};
-use super::process::{After, Beside, Desired, Leaving, Phase, Process, Readiness, State, same_app};
+use super::process::{After, Beside, Desired, Leaving, Phase, Process, Readiness, State};
 use super::restart::{self, Verdict};
 use super::vitals::{Said, Vitals};
 use super::{ChildId, End, Ending, ProcId, STUCK, Supervisor, TimerKey, Why};
@@ -393,7 +393,8 @@ impl Supervisor {
                 self.next_process = 0;
             }
         }
-        if !self.processes.values().any(|p| !p.is_down() && same_app(&p.app, &app)) {
+        // They come down in their order, more or less: who is left is found from the end.
+        if self.instances(&app).rev().all(Process::is_down) {
             self.actions.push_back(Action::Release { app });
         }
     }

@@ -164,6 +164,11 @@ impl Supervisor {
         self.actions.pop_front()
     }
 
+    /// What will be the next thing to do, unless nothing is.
+    pub fn coming(&self) -> Option<&Action> {
+        self.actions.front()
+    }
+
     /// All processes, by id.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         self.processes.values()

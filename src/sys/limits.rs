@@ -49,18 +49,27 @@ pub fn yield_to_others() {
 /// Has the kernel choose others before us when memory is short, if we are privileged to ask for that.
 /// Returns what held before, which children get back; `None`: nothing was changed.
 pub fn outlive_others() -> Option<i32> {
-    let path = Path::new(OOM_SCORE_ADJ.to_str().ok()?);
-    let before: i32 = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    let before = oom_score()?;
     if before <= OOM_LAST {
         return None;
     }
-    match fs::write(path, OOM_LAST.to_string()) {
+    match set_oom_score(OOM_LAST) {
         Ok(()) => Some(before),
         Err(error) => {
             log::debug!("ask to be spared when memory is short: {error}");
             None
         }
     }
+}
+
+/// How likely we are to die when memory is short.
+pub fn oom_score() -> Option<i32> {
+    fs::read_to_string(OOM_SCORE_ADJ.to_str().ok()?).ok()?.trim().parse().ok()
+}
+
+/// Sets it. What was lowered by who is privileged may be lowered as far again.
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    fs::write(OOM_SCORE_ADJ.to_str().map_err(io::Error::other)?, score.to_string())
 }
 
 /// How many bytes of memory we may use: the limit of our control group, or what the machine has.
@@ -92,8 +101,7 @@ fn cgroup_memory(mount: &Path, own: &str) -> Option<u64> {
 
 /// Whether the kernel, out of memory, would rather choose another process than us.
 pub fn is_oom_protected() -> bool {
-    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    score.trim().parse().is_ok_and(|score: i32| score < 0)
+    oom_score().is_some_and(|score| score < 0)
 }
 
 /// How many processors' worth of time we may use, at least one: those we may run on, and no more than the

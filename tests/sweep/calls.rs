@@ -31,6 +31,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("fcntl", &["EMFILE"]),
     ("flock", &["EINTR", "ENOMEM"]),
     ("fstatfs", &["EIO", "ENOSYS"]),
+    ("futex", &["EINTR", "EAGAIN", "ENOSYS"]),
     ("ftruncate", &["EINTR", "EIO", "EPERM"]),
     ("getpeername", &["ENOMEM", "EPERM"]),
     ("getdents64", &["ENOMEM", "EIO"]),

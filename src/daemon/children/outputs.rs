@@ -22,6 +22,7 @@ use crate::sys::pipe;
 use crate::time::Mono;
 
 /// Files that are open for a stream.
+#[derive(Debug)]
 pub(super) struct Files {
     plan: Plan,
     own: Option<LogFile>,
@@ -29,6 +30,7 @@ pub(super) struct Files {
 }
 
 /// Where a stream of a child leads.
+#[derive(Debug)]
 pub(super) enum Way {
     /// To our own of the same number.
     Straight,

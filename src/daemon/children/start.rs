@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mio::Registry;
 
+use super::outputs::Way;
 use super::{Child, Children, messages};
 use crate::app::{self, App, Identity, Join, Mode, Runtime, Stdin, Text};
 use crate::daemon::bounds;
@@ -49,6 +50,7 @@ pub struct Request<'a> {
 }
 
 /// Why there is no child.
+#[derive(Debug)]
 pub struct Refused {
     /// One sentence.
     pub reason: String,
@@ -72,83 +74,45 @@ impl Refused {
     }
 }
 
+/// A child that needs only be executed: all that it takes is open and laid out.
+#[derive(Debug)]
+pub struct Ready {
+    child: ChildId,
+    process: ProcId,
+    app: Arc<App>,
+    instance: u32,
+    since: Mono,
+    since_wall: Wall,
+    mark: String,
+    out: Way,
+    err: Way,
+    input: Option<(OwnedFd, Option<u64>)>,
+    channel: Option<(OwnedFd, OwnedFd)>,
+    programs: Vec<CString>,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: CString,
+    group: Option<Group>,
+    directories: Vec<OwnedFd>,
+}
+
 impl Children {
-    /// Starts a child and watches its pipes.
-    pub fn spawn(&mut self, registry: &Registry, request: &Request, desk: &mut Desk) -> Result<(), Refused> {
+    /// Makes a child ready.
+    pub fn make_ready(&self, request: &Request) -> Result<Ready, Refused> {
         let app = &request.app;
         let out = self.open_output(request, Stream::Stdout)?;
         let err = self.open_output(request, Stream::Stderr)?;
         let input = if self.is_single { None } else { Some(open_input(app.stdin)?) };
-        let channel_fd = channel_fd(app);
-        let channel = channel_fd.map(|_| socket::pair()).transpose();
+        let channel = channel_fd(app).map(|_| socket::pair()).transpose();
         let channel = channel.map_err(|e| Refused::new("make a channel", &e))?;
-        let input_fd = input.as_ref().map_or(0, |(end, _)| end.as_raw_fd());
-        let mut fds: Vec<(RawFd, i32)> = vec![(input_fd, 0), (out.number(1), 1), (err.number(2), 2)];
-        fds.extend(channel.iter().map(|(_, theirs)| theirs.as_raw_fd()).zip(channel_fd));
         failpoint::reach("opened");
         let mark = request.home.mark(request.child.0, request.wall);
-        let (spawned, group) = self.execute(request, &mark, &fds)?;
-        failpoint::reach("spawned");
-        let id = request.child;
-        self.by_pid.insert(spawned.pid, id);
-        self.begin_output(registry, (id, Stream::Stdout), out, &mut desk.shelf);
-        self.begin_output(registry, (id, Stream::Stderr), err, &mut desk.shelf);
-        self.changed.insert(id);
-        self.living.insert(
-            id,
-            Child {
-                process: request.process,
-                pid: spawned.pid,
-                app: app.clone(),
-                instance: request.instance,
-                since: request.now,
-                since_wall: request.wall,
-                channel: channel.map(|(ours, _)| messages::open(registry, id, ours, Vec::new())),
-                node_version: None,
-                axm: Axm::default(),
-                topics: Vec::new(),
-                lost: 0,
-                words: Words::default(),
-                refused: None,
-                cpu_seen: None,
-                sampled: Some((request.now, 0)),
-                leak: Leak::default(),
-                pidfd: spawned.pidfd.map(Kept::from),
-                tail: Tail::default(),
-                told_to_stop: false,
-                killed: false,
-                stdin: input.and_then(|(_, inode)| inode),
-                used: None,
-                ended: None,
-                generation: self.generation,
-                orphan: false,
-                start_ticks: spawned
-                    .start_tick
-                    .or_else(|| Some(proc::stat(spawned.pid)?.start_ticks))
-                    .unwrap_or(0),
-                mark,
-                group,
-            },
-        );
-        Ok(())
-    }
-
-    /// Executes its program, in a control group of its own where one can be had.
-    fn execute(
-        &self,
-        request: &Request,
-        mark: &str,
-        fds: &[(RawFd, i32)],
-    ) -> Result<(Spawned, Option<Group>), Refused> {
-        let app = &request.app;
-        let env = environment(request, mark);
+        let env = environment(request, &mark);
         let programs = programs(app, &env).map_err(Refused::invalid)?;
         let argv = argv(app).map_err(Refused::invalid)?;
         let env = c_environment(&env).map_err(Refused::invalid)?;
         let cwd = c_string(app.cwd.bytes()).map_err(Refused::invalid)?;
-        let has_watchdog = app.notify.watchdog > Millis(0) && app.command.runtime != Runtime::Launcher;
-        let limits = bounds::limits(&app.limits);
-        let group = self.containment.enter(request, mark)?;
+        let group = self.containment.enter(request, &mark)?;
         let directories = match group.as_ref().map(Group::directories).transpose() {
             Ok(directories) => directories.unwrap_or_default(),
             Err(error) if app.limits.need_group() => {
@@ -163,40 +127,114 @@ impl Children {
                 Vec::new()
             }
         };
-        let groups: Vec<RawFd> = directories.iter().map(AsRawFd::as_raw_fd).collect();
+        Ok(Ready {
+            child: request.child,
+            process: request.process,
+            app: app.clone(),
+            instance: request.instance,
+            since: request.now,
+            since_wall: request.wall,
+            mark,
+            out,
+            err,
+            input,
+            channel,
+            programs,
+            argv,
+            env,
+            cwd,
+            group,
+            directories,
+        })
+    }
+
+    /// Executes its program, in a control group of its own where one can be had, and does something else meanwhile.
+    pub fn execute<T>(&self, ready: &mut Ready, other: impl FnOnce() -> T) -> (Result<Spawned, Refused>, T) {
+        let app = &ready.app;
+        let input = ready.input.as_ref().map_or(0, |(end, _)| end.as_raw_fd());
+        let mut fds: Vec<(RawFd, i32)> = vec![(input, 0), (ready.out.number(1), 1), (ready.err.number(2), 2)];
+        fds.extend(ready.channel.iter().map(|(_, theirs)| theirs.as_raw_fd()).zip(channel_fd(app)));
+        let has_watchdog = app.notify.watchdog > Millis(0) && app.command.runtime != Runtime::Launcher;
+        let limits = bounds::limits(&app.limits);
+        let groups: Vec<RawFd> = ready.directories.iter().map(AsRawFd::as_raw_fd).collect();
         let wanted = Spawn {
-            programs: &programs,
-            argv: &argv,
-            env: &env,
+            programs: &ready.programs,
+            argv: &ready.argv,
+            env: &ready.env,
             // A launcher's is not that of the program that it starts.
             env_pid: has_watchdog.then_some(c"WATCHDOG_PID"),
-            cwd: &cwd,
-            fds,
+            cwd: &ready.cwd,
+            fds: &fds,
             terminal: if self.is_single { terminal::of_input() } else { None },
             groups: &groups,
             ..bounds::spawn(app, &limits, self)
         };
+        let (mut spawned, told) = spawn::spawn_while(&wanted, other);
         let mut is_grouped = !groups.is_empty();
-        let mut spawned = spawn::spawn(&wanted);
         if let Err(error) = &spawned
             && error.step == Step::Group
             && !app.limits.need_group()
         {
             // It is known by its mark then.
-            log::warn!("{}({}): {error}", app.name, request.process.0);
+            log::warn!("{}({}): {error}", app.name, ready.process.0);
             is_grouped = false;
             spawned = spawn::spawn(&Spawn { groups: &[], ..wanted });
         }
         is_grouped &= spawned.is_ok();
-        if let Some(group) = group.as_ref().filter(|_| !is_grouped) {
+        if !is_grouped && let Some(group) = ready.group.take() {
             group.remove();
         }
         let spawned = spawned.map_err(|error| Refused {
             reason: error.to_string(),
             transient: is_transient(error.errno),
             errno: error.errno,
-        })?;
-        Ok((spawned, group.filter(|_| is_grouped)))
+        });
+        (spawned, told)
+    }
+
+    /// From now on a child that was executed is one of ours.
+    pub fn begin(&mut self, registry: &Registry, ready: Ready, spawned: Spawned, desk: &mut Desk) {
+        let Ready { child: id, process, app, instance, since, since_wall, mark, out, err, .. } = ready;
+        self.by_pid.insert(spawned.pid, id);
+        self.begin_output(registry, (id, Stream::Stdout), out, &mut desk.shelf);
+        self.begin_output(registry, (id, Stream::Stderr), err, &mut desk.shelf);
+        self.changed.insert(id);
+        self.living.insert(
+            id,
+            Child {
+                process,
+                pid: spawned.pid,
+                app,
+                instance,
+                since,
+                since_wall,
+                channel: ready.channel.map(|(ours, _)| messages::open(registry, id, ours, Vec::new())),
+                node_version: None,
+                axm: Axm::default(),
+                topics: Vec::new(),
+                lost: 0,
+                words: Words::default(),
+                refused: None,
+                cpu_seen: None,
+                sampled: Some((since, 0)),
+                leak: Leak::default(),
+                pidfd: spawned.pidfd.map(Kept::from),
+                tail: Tail::default(),
+                told_to_stop: false,
+                killed: false,
+                stdin: ready.input.and_then(|(_, inode)| inode),
+                used: None,
+                ended: None,
+                generation: self.generation,
+                orphan: false,
+                start_ticks: spawned
+                    .start_tick
+                    .or_else(|| Some(proc::stat(spawned.pid)?.start_ticks))
+                    .unwrap_or(0),
+                mark,
+                group: ready.group,
+            },
+        );
     }
 }
 

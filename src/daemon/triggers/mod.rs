@@ -8,6 +8,7 @@ pub mod watch;
 use std::collections::BTreeSet;
 
 use super::event_loop::Daemon;
+use crate::app::Watched;
 use crate::protocol::Watching;
 use crate::supervisor::{ChildId, Input, ProcId, Why};
 use crate::time::{Mono, Wall};
@@ -67,8 +68,11 @@ impl Daemon {
             self.guard_memory(id);
             self.keep_calendar(id);
             self.keep_pid_file(id);
-            names.insert(name);
-            names.extend(self.supervisor.process(id).map(|process| process.app.name.clone()));
+            // Of thousands that watch nothing, nothing is looked for.
+            let app = self.supervisor.process(id).map(|process| &process.app);
+            let watching = app.filter(|app| app.triggers.watch.what != Watched::Off);
+            names.extend(watching.map(|app| app.name.clone()));
+            names.extend(Some(name).filter(|name| self.triggers.watcher.knows(name)));
         }
         self.watch_files(&names);
     }

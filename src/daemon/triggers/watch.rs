@@ -93,6 +93,11 @@ impl Watcher {
         self.groups.values().filter_map(Group::due).min()
     }
 
+    /// Whether anything is watched for an app of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.groups.contains_key(name)
+    }
+
     /// Whether an app is watched.
     pub fn watching(&self, name: &str) -> Watching {
         match self.groups.get(name) {

@@ -1,13 +1,13 @@
-//! The child between clone and exec. It shares the parent's memory, so nothing here allocates, locks,
-//! panics or calls what is not a bare syscall; the parent has laid out everything it needs.
+//! The child between clone and exec. It shares the parent's memory, and the parent may not wait: nothing here
+//! allocates, locks, panics or calls what is not a bare syscall; the parent has laid out everything it needs.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::ptr;
 
 use libc::{c_char, c_int, c_long, c_void};
-use nix::errno::Errno;
 
+use super::bare::{call, errno};
 use super::{LOW, Spawn, Step, Terminal};
 use crate::sys::clock;
 
@@ -96,6 +96,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether the parent may go on: nothing is changed that the kernel takes for a matter of the shared memory.
+    /// An inclination to be killed becomes that of all who share it. And who becomes somebody else may be looked into
+    /// by others of that user, our memory with it, should a second child undo what the first one brought about.
+    pub(super) fn leaves_parent_alone(&self) -> bool {
+        self.wanted.user.is_none() && self.oom_score_adj.is_none() && self.oom_score_wanted.is_none()
+    }
+
     /// The directory of the first of its groups.
     pub(super) fn first_group(&self) -> Option<c_int> {
         self.wanted.groups.first().copied()
@@ -108,7 +115,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 
 /// Where the child starts, on a stack of its own; `plan` is a `Plan`.
 pub(super) extern "C" fn run(plan: *mut c_void) -> c_int {
-    // SAFETY: the parent passes its `Plan` by unique reference and is suspended while this runs.
+    // SAFETY: the parent passes its `Plan` by unique reference and leaves it alone while this runs.
     let plan = unsafe { &mut *plan.cast::<Plan>() };
     plan.began = clock::boot_nanos();
     let Err(failure) = become_program(plan);
@@ -127,7 +134,7 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     place_fds(&mut plan.moves)?;
     close_others(&plan.moves, plan.close_range);
     // SAFETY: umask takes an integer, touches no memory and cannot fail.
-    unsafe { libc::syscall(libc::SYS_umask, plan.wanted.umask as c_long) };
+    unsafe { call!(libc::SYS_umask, plan.wanted.umask as c_long) };
     if let Some(limits) = plan.wanted.nofile {
         limit_open_files(limits)?;
     }
@@ -137,7 +144,7 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
     }
     if let Some(nice) = bounds.nice {
         // SAFETY: setpriority takes three integers; process 0 is this one.
-        check(Step::Nice, unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) })?;
+        check(Step::Nice, unsafe { call!(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) })?;
     }
     match (&plan.oom_score_wanted, &plan.oom_score_adj) {
         (Some(text), _) => set_oom_score_adj(text)?,
@@ -153,12 +160,12 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
         // The groups while we still may, the user last. The bare calls, because libc's ask all
         // threads of the process to follow, and those are the parent's.
         // SAFETY: the pointer and the length are those of one slice of 32-bit ids, which is only read.
-        let done = unsafe { libc::syscall(number::SETGROUPS, user.groups.len(), user.groups.as_ptr()) };
+        let done = unsafe { call!(number::SETGROUPS, user.groups.len(), user.groups.as_ptr()) };
         check(Step::Groups, done)?;
         // SAFETY: setresgid takes three integers and touches no memory.
-        check(Step::Gid, unsafe { libc::syscall(number::SETRESGID, user.gid, user.gid, user.gid) })?;
+        check(Step::Gid, unsafe { call!(number::SETRESGID, user.gid, user.gid, user.gid) })?;
         // SAFETY: setresuid takes three integers and touches no memory.
-        check(Step::Uid, unsafe { libc::syscall(number::SETRESUID, user.uid, user.uid, user.uid) })?;
+        check(Step::Uid, unsafe { call!(number::SETRESUID, user.uid, user.uid, user.uid) })?;
     }
     if bounds.no_new_privs {
         prctl(Step::NoNewPrivs, libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
@@ -168,8 +175,8 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
         keep_capabilities(mask, !is_root)?;
     }
     verify(plan.wanted)?;
-    // SAFETY: `cwd` is a C string that the suspended parent keeps alive.
-    check(Step::Chdir, unsafe { libc::syscall(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
+    // SAFETY: `cwd` is a C string that the parent keeps alive.
+    check(Step::Chdir, unsafe { call!(libc::SYS_chdir, plan.wanted.cwd.as_ptr()) })?;
     write_pid(&mut plan.env_pid);
     set_signal_mask(0, None);
     execute(plan)
@@ -180,7 +187,7 @@ fn leave_table() -> Result<(), Failure> {
     let (from, to) = (LOW as u32, u32::MAX);
     // SAFETY: close_range takes integers. What it closes is in the copy, and this process does not use it; where it
     // does not know how to copy, it does nothing.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_UNSHARE) };
+    let done = unsafe { call!(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_UNSHARE) };
     check(Step::Table, done).map(|_| ())
 }
 
@@ -190,25 +197,25 @@ fn lead(terminal: Option<Terminal>) -> Result<(), Failure> {
     let fd = match terminal {
         Some(Terminal::Shared(fd)) => {
             // SAFETY: setpgid takes two integers and touches no memory.
-            check(Step::Session, unsafe { libc::syscall(libc::SYS_setpgid, 0, 0) })?;
+            check(Step::Session, unsafe { call!(libc::SYS_setpgid, 0, 0) })?;
             fd
         }
         None | Some(Terminal::Taken(_)) => {
             // SAFETY: setsid takes nothing and touches no memory.
-            check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+            check(Step::Session, unsafe { call!(libc::SYS_setsid) })?;
             let Some(Terminal::Taken(fd)) = terminal else { return Ok(()) };
             // SAFETY: TIOCSCTTY takes an integer; 0: from nobody else. Whose it is keeps it, and the child
             // does without.
-            if unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCSCTTY, 0) } < 0 {
+            if unsafe { call!(libc::SYS_ioctl, fd, libc::TIOCSCTTY, 0) } < 0 {
                 return Ok(());
             }
             fd
         }
     };
     // SAFETY: getpid takes nothing. The group has the id of its leader.
-    let group = unsafe { libc::syscall(libc::SYS_getpid) } as libc::pid_t;
+    let group = unsafe { call!(libc::SYS_getpid) } as libc::pid_t;
     // SAFETY: TIOCSPGRP reads one pid_t, which `group` is. A terminal that hung up has no foreground.
-    unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCSPGRP, &group) };
+    unsafe { call!(libc::SYS_ioctl, fd, libc::TIOCSPGRP, &group) };
     Ok(())
 }
 
@@ -217,7 +224,7 @@ fn write_pid(variable: &mut [u8]) {
     let Some(at) = variable.len().checked_sub(PID_DIGITS + 1) else { return };
     variable[at..].fill(0);
     // SAFETY: getpid takes nothing.
-    let mut pid = unsafe { libc::syscall(libc::SYS_getpid) };
+    let mut pid = unsafe { call!(libc::SYS_getpid) };
     let mut digits = [0; PID_DIGITS];
     let mut count = 0;
     while pid > 0 && count < PID_DIGITS {
@@ -235,10 +242,10 @@ fn enter_groups<'a>(directories: impl Iterator<Item = &'a c_int>) -> Result<(), 
     for directory in directories {
         let (name, flags) = (c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         // SAFETY: `name` is a C string constant.
-        let door = unsafe { libc::syscall(libc::SYS_openat, *directory, name, flags) };
+        let door = unsafe { call!(libc::SYS_openat, *directory, name, flags) };
         let door = check(Step::Group, door)? as c_int;
-        // SAFETY: one byte of a constant is read. `0` is whoever writes it: this process, not the suspended parent.
-        let entered = unsafe { libc::syscall(libc::SYS_write, door, b"0".as_ptr(), 1) };
+        // SAFETY: one byte of a constant is read. `0` is whoever writes it: this process, not the parent.
+        let entered = unsafe { call!(libc::SYS_write, door, b"0".as_ptr(), 1) };
         let entered = check(Step::Group, entered);
         close(door);
         entered?;
@@ -248,7 +255,7 @@ fn enter_groups<'a>(directories: impl Iterator<Item = &'a c_int>) -> Result<(), 
 
 fn prctl(step: Step, what: c_int, value: c_long, more: c_long) -> Result<c_long, Failure> {
     // SAFETY: the calls made by way of this take integers and touch no memory.
-    check(step, unsafe { libc::syscall(libc::SYS_prctl, what, value, more, 0, 0) })
+    check(step, unsafe { call!(libc::SYS_prctl, what, value, more, 0, 0) })
 }
 
 /// The kernel's view of the three sets, each as its lower and upper half.
@@ -267,14 +274,14 @@ fn capabilities() -> Result<[Half; 2], Failure> {
     let mut halves = [Half::default(); 2];
     let header = CAPABILITIES_OF_SELF;
     // SAFETY: the kernel reads the header and writes two halves, as its version says.
-    check(Step::Capabilities, unsafe { libc::syscall(libc::SYS_capget, &header, &mut halves) })?;
+    check(Step::Capabilities, unsafe { call!(libc::SYS_capget, &header, &mut halves) })?;
     Ok(halves)
 }
 
 fn set_capabilities(halves: &[Half; 2]) -> Result<(), Failure> {
     let header = CAPABILITIES_OF_SELF;
     // SAFETY: the kernel reads the header and two halves, as its version says. Its own call is for this thread.
-    check(Step::Capabilities, unsafe { libc::syscall(libc::SYS_capset, &header, halves) }).map(|_| ())
+    check(Step::Capabilities, unsafe { call!(libc::SYS_capset, &header, halves) }).map(|_| ())
 }
 
 /// Has nothing but `mask` be had, now and by whatever is executed. Root gets it by being root, others as ambient.
@@ -311,13 +318,13 @@ fn verify(wanted: &Spawn) -> Result<(), Failure> {
         for (call, expected) in [(number::GETRESUID, user.uid), (number::GETRESGID, user.gid)] {
             let [real, effective, saved] = &mut ids;
             // SAFETY: the kernel writes one 32-bit id to each of three places.
-            check(Step::Verify, unsafe { libc::syscall(call, real, effective, saved) })?;
+            check(Step::Verify, unsafe { call!(call, real, effective, saved) })?;
             if ids != [expected; 3] {
                 return differs;
             }
         }
         // SAFETY: with no room for any, the kernel tells how many groups there are and writes none.
-        let groups = unsafe { libc::syscall(number::GETGROUPS, 0, ptr::null_mut::<u32>()) };
+        let groups = unsafe { call!(number::GETGROUPS, 0, ptr::null_mut::<u32>()) };
         if check(Step::Verify, groups)? != user.groups.len() as c_long {
             return differs;
         }
@@ -339,10 +346,10 @@ fn set_oom_score_adj(text: &str) -> Result<(), Failure> {
     let path = crate::sys::limits::OOM_SCORE_ADJ.as_ptr();
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
     // SAFETY: `path` is a C string constant.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) };
+    let fd = unsafe { call!(libc::SYS_openat, libc::AT_FDCWD, path, flags) };
     let fd = check(Step::OomScore, fd)? as c_int;
-    // SAFETY: the pointer and the length are those of `text`, which the suspended parent keeps alive.
-    let written = unsafe { libc::syscall(libc::SYS_write, fd, text.as_ptr(), text.len()) };
+    // SAFETY: the pointer and the length are those of `text`, which the parent keeps alive.
+    let written = unsafe { call!(libc::SYS_write, fd, text.as_ptr(), text.len()) };
     let written = check(Step::OomScore, written);
     close(fd);
     written.map(|_| ())
@@ -365,7 +372,7 @@ mod number {
 }
 
 fn check(step: Step, result: c_long) -> Result<c_long, Failure> {
-    if result < 0 { Err(Failure { step, errno: Errno::last_raw(), program: 0 }) } else { Ok(result) }
+    errno(result).map_or(Ok(result), |errno| Err(Failure { step, errno, program: 0 }))
 }
 
 /// The kernel's own count of signals; its masks are 64 bits wide.
@@ -379,7 +386,7 @@ fn reset_dispositions() {
     for signal in 1..=SIGNALS {
         // SAFETY: the kernel reads its sigaction, at most 32 bytes, from `default` and writes nothing.
         // The table of dispositions is the child's own (no CLONE_SIGHAND). SIGKILL and SIGSTOP fail: fine.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, ptr::null::<c_void>(), MASK_BYTES) };
+        unsafe { call!(libc::SYS_rt_sigaction, signal, &default, ptr::null::<c_void>(), MASK_BYTES) };
     }
 }
 
@@ -387,7 +394,7 @@ fn reset_dispositions() {
 pub(super) fn set_signal_mask(mask: u64, before: Option<&mut u64>) {
     let before: *mut u64 = before.map_or(ptr::null_mut(), ptr::from_mut);
     // SAFETY: the kernel reads 8 bytes of `mask` and writes 8 to `before` unless that is null.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, before, MASK_BYTES) };
+    unsafe { call!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, before, MASK_BYTES) };
 }
 
 /// Gives every fd its number, whatever the overlap: first all out of the way, then each into its place.
@@ -395,12 +402,12 @@ fn place_fds(moves: &mut [Move]) -> Result<(), Failure> {
     let above = moves.last().map_or(0, |m| m.target.saturating_add(1));
     for m in moves.iter_mut().filter(|m| m.source < above) {
         // SAFETY: fcntl with an integer touches no memory; the child's table of fds is its own.
-        let moved = unsafe { libc::syscall(libc::SYS_fcntl, m.source, libc::F_DUPFD_CLOEXEC, above) };
+        let moved = unsafe { call!(libc::SYS_fcntl, m.source, libc::F_DUPFD_CLOEXEC, above) };
         m.source = check(Step::Fds, moved)? as c_int;
     }
     for m in moves.iter() {
         // SAFETY: as above. Source and target differ by now, so the copy is made and is inheritable.
-        check(Step::Fds, unsafe { libc::syscall(libc::SYS_dup3, m.source, m.target, 0) })?;
+        check(Step::Fds, unsafe { call!(libc::SYS_dup3, m.source, m.target, 0) })?;
     }
     Ok(())
 }
@@ -421,7 +428,7 @@ fn close_gaps(moves: &[Move]) -> bool {
     let mut done = true;
     let mut close = |from: u32, to: u32| {
         // SAFETY: close_range takes integers. The fds are the child's own copies, which it does not use.
-        done &= unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0;
+        done &= unsafe { call!(libc::SYS_close_range, from, to, 0) } == 0;
     };
     for target in moves.iter().map(|m| m.target as u32) {
         if target > from {
@@ -439,7 +446,7 @@ fn is_target(moves: &[Move], fd: c_int) -> bool {
 
 fn close(fd: c_int) {
     // SAFETY: the fd is the child's own copy, which it does not use.
-    unsafe { libc::syscall(libc::SYS_close, fd) };
+    unsafe { call!(libc::SYS_close, fd) };
 }
 
 /// Closes what /proc lists as open; `None` where there is no /proc.
@@ -447,14 +454,14 @@ fn close_listed(moves: &[Move]) -> Option<()> {
     let path = c"/proc/self/fd";
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: `path` is a C string constant.
-    let dir = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) } as c_int;
+    let dir = unsafe { call!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) } as c_int;
     if dir < 0 {
         return None;
     }
     let mut buffer = [0u8; 2048];
     loop {
         // SAFETY: the pointer and the length are those of `buffer`; the kernel asks for no alignment.
-        let read = unsafe { libc::syscall(libc::SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len()) };
+        let read = unsafe { call!(libc::SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len()) };
         let Some(mut entries) = usize::try_from(read).ok().and_then(|read| buffer.get(..read)) else {
             break;
         };
@@ -508,7 +515,7 @@ fn resource_limit(step: Step, resource: u32, new: Option<&[u64; 2]>) -> Result<[
     let new: *const [u64; 2] = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: prlimit64 has two 64-bit numbers on every architecture; it reads `new` unless that is null
     // and writes `old`. Process 0 is this one.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &mut old) };
+    let done = unsafe { call!(libc::SYS_prlimit64, 0, resource, new, &mut old) };
     check(step, done).map(|_| old)
 }
 
@@ -543,29 +550,29 @@ fn execute(plan: &mut Plan) -> Result<Infallible, Failure> {
 /// Returns the errno; if it succeeds, it does not return.
 fn execve(program: *const c_char, argv: &[*const c_char], env: &[*const c_char]) -> i32 {
     // SAFETY: `program` is a C string, `argv` and `env` are NULL-terminated arrays of C strings, all kept
-    // alive by the suspended parent; the kernel only reads them.
-    unsafe { libc::syscall(libc::SYS_execve, program, argv.as_ptr(), env.as_ptr()) };
-    Errno::last_raw()
+    // alive by the parent; the kernel only reads them.
+    let result = unsafe { call!(libc::SYS_execve, program, argv.as_ptr(), env.as_ptr()) };
+    errno(result).unwrap_or(0)
 }
 
 fn exists(path: *const c_char) -> bool {
-    // SAFETY: `path` is a C string kept alive by the suspended parent.
-    unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) == 0 }
+    // SAFETY: `path` is a C string kept alive by the parent.
+    unsafe { call!(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) == 0 }
 }
 
 /// Whether a file may be a script: a shell refuses what has a NUL byte at its beginning, and so a
 /// binary for another machine is reported as what it is.
 fn is_text(path: *const c_char) -> bool {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // SAFETY: `path` is a C string kept alive by the suspended parent.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) } as c_int;
+    // SAFETY: `path` is a C string kept alive by the parent.
+    let fd = unsafe { call!(libc::SYS_openat, libc::AT_FDCWD, path, flags) } as c_int;
     if fd < 0 {
         // Executable but not readable: the shell could not read it either.
         return false;
     }
     let mut buffer = [0u8; 128];
     // SAFETY: the pointer and the length are those of `buffer`.
-    let read = unsafe { libc::syscall(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len()) };
+    let read = unsafe { call!(libc::SYS_read, fd, buffer.as_mut_ptr(), buffer.len()) };
     close(fd);
     let start = usize::try_from(read).ok().and_then(|read| buffer.get(..read));
     start.is_some_and(|start| !start.contains(&0))

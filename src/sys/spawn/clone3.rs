@@ -1,9 +1,10 @@
-//! clone3(2), for the one thing that clone(2) cannot do: a child that is born in its control group. Whoever enters a
-//! group later has the kernel wait until every processor has passed through a quiet state: ten milliseconds and more,
-//! in which the suspended parent can do nothing.
+//! clone3(2), for what clone(2) cannot do: a child that is born in its control group. Whoever enters a group later has
+//! the kernel wait until every processor has passed through a quiet state: ten milliseconds and more, in which nobody
+//! else is served.
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicU32;
 
 use libc::{c_int, c_void};
 
@@ -36,26 +37,39 @@ impl Arguments {
             ..Default::default()
         }
     }
+
+    /// The parent is suspended until the child has left its memory.
+    pub(super) fn wait_until_left(&mut self) {
+        self.flags |= libc::CLONE_VFORK as u64;
+    }
+
+    /// The child is born in the group of version 2 whose directory this is.
+    pub(super) fn enter_group(&mut self, directory: RawFd) {
+        self.flags |= INTO_CGROUP;
+        self.cgroup = directory as u64;
+    }
+
+    /// Where the kernel writes zero, and wakes who waits for that, when the child has left our memory.
+    pub(super) fn tell_when_left(&mut self, inside: &AtomicU32) {
+        self.flags |= libc::CLONE_CHILD_CLEARTID as u64;
+        self.child_tid = inside.as_ptr() as u64;
+    }
 }
 
 /// `CLONE_INTO_CGROUP`, which does not fit into the flags of clone(2).
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Has the child be born in the group of version 2 whose directory `group` is, and run `child(data)` on the stack of
-/// `arguments`. The pid.
+/// Has the child run `child(data)` on the stack of `arguments`. The pid.
 ///
 /// # Safety
 /// As for clone(2): `child` does not return, the stack is the child's alone, and what it is given outlives it.
-pub(super) unsafe fn into_group(
-    mut arguments: Arguments,
-    group: RawFd,
+pub(super) unsafe fn clone3(
+    arguments: &Arguments,
     child: extern "C" fn(*mut c_void) -> c_int,
     data: *mut c_void,
 ) -> io::Result<i32> {
-    arguments.flags |= INTO_CGROUP;
-    arguments.cgroup = group as u64;
     // SAFETY: as the caller promises.
-    let pid = unsafe { enter(&arguments, child, data) };
+    let pid = unsafe { enter(arguments, child, data) };
     if pid < 0 { Err(io::Error::from_raw_os_error(-pid as i32)) } else { Ok(pid as i32) }
 }
 
@@ -63,7 +77,7 @@ pub(super) unsafe fn into_group(
 /// an errno below zero, in the parent only.
 ///
 /// # Safety
-/// As for [`into_group`].
+/// As for [`clone3`].
 #[cfg(target_arch = "x86_64")]
 unsafe fn enter(
     arguments: &Arguments,
@@ -98,7 +112,7 @@ unsafe fn enter(
 /// The same.
 ///
 /// # Safety
-/// As for [`into_group`].
+/// As for [`clone3`].
 #[cfg(target_arch = "aarch64")]
 unsafe fn enter(
     arguments: &Arguments,
@@ -129,7 +143,7 @@ unsafe fn enter(
 /// Not written for this machine: whoever asks goes the slow way.
 ///
 /// # Safety
-/// As for [`into_group`].
+/// As for [`clone3`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn enter(_: &Arguments, _: extern "C" fn(*mut c_void) -> c_int, _: *mut c_void) -> isize {
     -libc::ENOSYS as isize

@@ -1,8 +1,10 @@
 //! Starting a program. What is to be done is plain data; the part that runs between clone and exec is
 //! `child.rs`. Which program, user and fds these are is for the caller to decide.
 
+mod bare;
 mod child;
 mod clone3;
+mod underway;
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr};
@@ -12,11 +14,12 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::lift::{LOW, lift};
 use super::{clock, proc};
 use child::{Failure, Plan};
+use underway::Underway;
 
 /// One program to start. The child leads a new session (with a shared terminal only a new group), has every
 /// signal at its default and none blocked, and has no file descriptor but those in `fds`.
@@ -42,7 +45,8 @@ pub struct Spawn<'a> {
     pub user: Option<Credentials<'a>>,
     /// The limits of open files to restore, soft and hard (the daemon raises its own).
     pub nofile: Option<[u64; 2]>,
-    /// The inclination to be killed when memory is short, to restore (the daemon lowers its own).
+    /// The inclination to be killed when memory is short, to restore (the daemon lowers its own). With it, or a user, the
+    /// calling thread can do nothing meanwhile.
     pub oom_score_adj: Option<i32>,
     /// A terminal to become the foreground of.
     pub terminal: Option<Terminal>,
@@ -188,8 +192,18 @@ impl std::error::Error for SpawnError {}
 /// Starts a program, and returns when it has been executed or when that has failed. The calling
 /// thread waits for the child to get there: microseconds, but a slow file system counts.
 pub fn spawn(wanted: &Spawn) -> Result<Spawned, SpawnError> {
+    spawn_while(wanted, || ()).0
+}
+
+/// As [`spawn`]. While the child gets there, the calling thread does something else if it can, or else after that.
+pub fn spawn_while<T>(wanted: &Spawn, other: impl FnOnce() -> T) -> (Result<Spawned, SpawnError>, T) {
     let low_table = LOW_TABLE.load(Relaxed);
-    spawn_with(wanted, Features { pidfd: true, close_range: true, low_table, into_group: true })
+    spawn_with(wanted, Features { pidfd: true, close_range: true, low_table, clone3: true }, other)
+}
+
+/// Gives back the stacks of children of this thread, if no more will be started soon.
+pub fn forget_stacks() {
+    drop(STACKS.take());
 }
 
 /// False once the kernel has refused to make a table of fds of the low part of ours.
@@ -201,51 +215,62 @@ struct Features {
     pidfd: bool,
     close_range: bool,
     low_table: bool,
-    into_group: bool,
+    clone3: bool,
 }
 
-fn spawn_with(wanted: &Spawn, features: Features) -> Result<Spawned, SpawnError> {
+fn spawn_with<T>(
+    wanted: &Spawn,
+    features: Features,
+    other: impl FnOnce() -> T,
+) -> (Result<Spawned, SpawnError>, T) {
     let failed_before = |error: io::Error| SpawnError {
         step: Step::Clone,
         errno: error.raw_os_error().unwrap_or(libc::EINVAL),
         path: None,
     };
-    let stack = Stack::take().map_err(failed_before)?;
+    let stack = match Stack::take() {
+        Ok(stack) => stack,
+        Err(error) => return (Err(failed_before(error)), other()),
+    };
     let is_low = |fd: RawFd| fd < LOW;
     let low_table = features.low_table && wanted.fds.iter().all(|(fd, _)| is_low(*fd));
     let mut plan = Plan::new(wanted, features.close_range, low_table);
+    let inside = AtomicU32::new(0);
     let dumpable = wanted.user.is_some() && is_dumpable();
-    let blocked = BlockedSignals::new();
-    plan.cloned = clock::boot_nanos();
-    // Version 1 of control groups does not know of births, nor do old kernels; a sandbox may hide the call.
-    let born = (features.into_group && features.pidfd).then(|| born_in_group(&stack, &mut plan)).flatten();
-    let mut cloned = born.map_or_else(|| clone(&stack, &mut plan, features.pidfd), Ok);
+    let sent = (features.clone3 && features.pidfd).then(|| send_off(&stack, &mut plan, &inside)).flatten();
+    let mut cloned = sent.map_or_else(|| clone(&stack, &mut plan, features.pidfd), Ok);
     if features.pidfd && matches!(&cloned, Err(e) if refused(e)) {
         cloned = clone(&stack, &mut plan, false);
     }
-    if let (Ok(spawned), Some(Failure { step: Step::Table, .. })) = (&cloned, plan.failure) {
+    // Until it is dropped the child may be there, and nothing that it has is touched.
+    let underway = cloned.as_ref().ok().map(|(pid, _)| Underway::new(*pid, &inside));
+    let told = other();
+    drop(underway);
+    if let (Ok((pid, pidfd)), Some(Failure { step: Step::Table, .. })) = (&cloned, plan.failure) {
         LOW_TABLE.store(false, Relaxed);
-        reap(spawned.pid);
+        reap(*pid);
         plan.low_table = false;
         plan.born_in = 0;
         plan.failure = None;
-        cloned = clone(&stack, &mut plan, spawned.pidfd.is_some());
+        cloned = clone(&stack, &mut plan, pidfd.is_some());
     }
-    drop(blocked);
     stack.put_back();
     if dumpable {
         // A child that shares our memory and changes its user makes this memory undumpable: right
         // until it has left, wrong for a daemon whose crash should leave a core.
         set_dumpable();
     }
-    let spawned = cloned.map_err(failed_before)?;
-    match plan.failure {
-        None => Ok(spawned),
+    let done = cloned.map_err(failed_before).and_then(|(pid, pidfd)| match plan.failure {
+        None => {
+            let start_tick = proc::start_tick(plan.cloned, plan.began);
+            Ok(Spawned { pid, pidfd: pidfd.map(lift), start_tick })
+        }
         Some(failure) => {
-            reap(spawned.pid);
+            reap(pid);
             Err(explain(wanted, failure))
         }
-    }
+    });
+    (done, told)
 }
 
 /// Whether a kernel or a sandbox turned down the call itself.
@@ -270,52 +295,73 @@ fn explain(wanted: &Spawn, failure: Failure) -> SpawnError {
     SpawnError { step: failure.step, errno: failure.errno, path }
 }
 
-/// What the child shares with us. Suspended as we are, it costs nothing.
+/// What the child shares with us.
 fn flags(plan: &Plan) -> libc::c_int {
     // A copy of the whole table would cost more than all the rest, for a daemon of thousands.
     let files = if plan.low_table { libc::CLONE_FILES } else { 0 };
-    libc::CLONE_VM | libc::CLONE_VFORK | files
+    libc::CLONE_VM | files
 }
 
-/// As [`clone`], with the child in the first of its groups from its birth. `None`: it is not to be had, and nothing
-/// has happened.
-fn born_in_group(stack: &Stack, plan: &mut Plan) -> Option<Spawned> {
-    let group = plan.first_group()?;
+/// A process id, and the fd of the process.
+type Cloned = (i32, Option<OwnedFd>);
+
+/// As [`clone`], with the child in the first of its groups from its birth; and where that can be, it returns at once:
+/// as long as `inside` is not 0 the child uses the plan and the stack. `None`: it is not to be had, and nothing has
+/// happened. (Version 1 of control groups does not know of births, nor do old kernels; a sandbox may hide the call.)
+fn send_off(stack: &Stack, plan: &mut Plan, inside: &AtomicU32) -> Option<Cloned> {
+    let group = plan.first_group();
     let mut pidfd: libc::c_int = -1;
-    let arguments = clone3::Arguments::new(flags(plan), &mut pidfd, stack.base, Stack::WHOLE);
-    plan.born_in = 1;
-    // SAFETY: as in `clone` below.
-    let born = unsafe { clone3::into_group(arguments, group, child::run, ptr::from_mut(plan).cast()) };
+    let mut arguments = clone3::Arguments::new(flags(plan), &mut pidfd, stack.base, Stack::WHOLE);
+    if bare::IS_BARE && plan.leaves_parent_alone() {
+        inside.store(1, Relaxed);
+        arguments.tell_when_left(inside);
+    } else {
+        arguments.wait_until_left();
+    }
+    if let Some(group) = group {
+        arguments.enter_group(group);
+        plan.born_in = 1;
+    }
+    let blocked = BlockedSignals::new();
+    plan.cloned = clock::boot_nanos();
+    // SAFETY: the child runs `child::run` on a stack of its own and shares our memory. It is done with it when `inside`
+    // is 0, and whoever called us leaves `plan` and `stack` alone until then; `pidfd` is the kernel's, and written when
+    // this returns. With all signals blocked no handler of ours runs in the child. `child::run` neither allocates,
+    // locks, panics, returns into our frames nor uses what belongs to our thread.
+    let born = unsafe { clone3::clone3(&arguments, child::run, ptr::from_mut(plan).cast()) };
+    drop(blocked);
     let Ok(pid) = born else {
+        inside.store(0, Relaxed);
         plan.born_in = 0;
         return None;
     };
     // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Some(Spawned { pid, pidfd: pidfd.map(lift), start_tick: proc::start_tick(plan.cloned, plan.began) })
+    Some((pid, pidfd))
 }
 
 /// One clone on `stack`; when it returns, the child has executed its program or is a zombie.
-fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Spawned> {
+fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
-    let mut flags = flags(plan) | libc::SIGCHLD;
+    let mut flags = flags(plan) | libc::CLONE_VFORK | libc::SIGCHLD;
     if with_pidfd {
         flags |= libc::CLONE_PIDFD;
     }
-    // SAFETY: the child runs `child::run` on a stack of its own and shares our memory, but CLONE_VFORK
-    // suspends this thread until the child has executed or exited, so that `plan`, `pidfd` and `stack`
-    // outlive its use of them and nobody else touches them. With all signals blocked no handler of ours
-    // runs in it. `child::run` neither allocates, locks, panics nor returns into our frames.
+    let blocked = BlockedSignals::new();
+    plan.cloned = clock::boot_nanos();
+    // SAFETY: as above, but CLONE_VFORK suspends this thread until the child has executed or exited.
     let pid = unsafe {
         libc::clone(child::run, stack.top(), flags, ptr::from_mut(plan).cast(), ptr::from_mut(&mut pidfd))
     };
+    let failed = io::Error::last_os_error();
+    drop(blocked);
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(failed);
     }
     // A kernel that does not know CLONE_PIDFD leaves the number alone.
     // SAFETY: the kernel has just opened this fd for us alone; nothing else knows its number.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    Ok(Spawned { pid, pidfd: pidfd.map(lift), start_tick: proc::start_tick(plan.cloned, plan.began) })
+    Ok((pid, pidfd))
 }
 
 /// Takes the exit of a child that never became the program.
@@ -337,7 +383,7 @@ fn set_dumpable() {
 }
 
 thread_local! {
-    static LAST_STACK: Cell<Option<Stack>> = const { Cell::new(None) };
+    static STACKS: Cell<Vec<Stack>> = const { Cell::new(Vec::new()) };
 }
 
 /// A stack for one child, with a guard page below.
@@ -351,14 +397,19 @@ impl Stack {
     const GUARD: usize = 64 * 1024;
     const WHOLE: usize = Stack::SIZE + Stack::GUARD;
 
-    /// That of the last child, if there was one.
+    /// That of a child that needs it no more, if there is one.
     fn take() -> io::Result<Stack> {
-        LAST_STACK.take().map_or_else(Stack::new, Ok)
+        let mut left = STACKS.take();
+        let last = left.pop();
+        STACKS.set(left);
+        last.map_or_else(Stack::new, Ok)
     }
 
-    /// Kept for the next child: to make one takes as long as all other preparations.
+    /// Kept for another child: to make one takes as long as all other preparations.
     fn put_back(self) {
-        LAST_STACK.set(Some(self));
+        let mut left = STACKS.take();
+        left.push(self);
+        STACKS.set(left);
     }
 
     fn new() -> io::Result<Stack> {

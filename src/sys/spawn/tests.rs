@@ -14,8 +14,8 @@ use crate::sys::reap::{ExitStatus, reap_one};
 use crate::sys::testing::{alone, c, wait_until};
 
 const BOTH: [Features; 2] = [
-    Features { pidfd: true, close_range: true, low_table: true, into_group: true },
-    Features { pidfd: false, close_range: false, low_table: false, into_group: false },
+    Features { pidfd: true, close_range: true, low_table: true, clone3: true },
+    Features { pidfd: false, close_range: false, low_table: false, clone3: false },
 ];
 
 /// `cat` on 0 and 1, to be looked at while it waits for input; killed and reaped in the end.
@@ -34,7 +34,7 @@ impl Cat {
         fds.extend(wanted.fds);
         let (programs, argv) = ([c("/bin/cat")], [c("cat")]);
         let wanted = Spawn { programs: &programs, argv: &argv, fds: &fds, ..wanted };
-        let child = spawn_with(&wanted, features).unwrap();
+        let child = spawn_with(&wanted, features, || ()).0.unwrap();
         let mut cat = Cat { child, to: to.into(), from: from.into() };
         // An echo proves that it is past its dynamic loader.
         cat.to.write_all(b"x").unwrap();
@@ -457,14 +457,14 @@ fn a_child_is_in_its_groups_from_the_beginning() {
         let directories = group.directories().unwrap();
         let groups: Vec<RawFd> = directories.iter().map(AsRawFd::as_raw_fd).collect();
         let cat = Cat::start(features, Spawn { groups: &groups, ..blank() });
-        assert_eq!(group.pids(), [cat.child.pid], "{}", features.into_group);
+        assert_eq!(group.pids(), [cat.child.pid], "{}", features.clone3);
         assert_eq!(cat.fds(), [0, 1]);
         drop(cat);
         // A directory that is none is said, whichever way was tried first.
         let stray = File::open("/").unwrap();
         let programs = [c("/bin/true")];
         let wanted = Spawn { programs: &programs, argv: &programs, groups: &[stray.as_raw_fd()], ..blank() };
-        assert_eq!(spawn_with(&wanted, features).unwrap_err().step, Step::Group);
+        assert_eq!(spawn_with(&wanted, features, || ()).0.unwrap_err().step, Step::Group);
         wait_until("its group to go", || group.remove().then_some(()));
     }
     tree.remove();
@@ -482,13 +482,82 @@ fn a_birth_in_a_group_of_version_2_is_no_move() {
     let wanted = Spawn { programs: &programs, argv: &programs, groups: &groups, ..blank() };
     let mut plan = Plan::new(&wanted, true, true);
     let stack = Stack::new().unwrap();
-    let born = {
-        let _blocked = BlockedSignals::new();
-        born_in_group(&stack, &mut plan)
-    };
-    let born = born.expect("this kernel knows of births");
+    let inside = AtomicU32::new(0);
+    let (pid, _pidfd) = send_off(&stack, &mut plan, &inside).expect("this kernel knows of births");
+    drop(Underway::new(pid, &inside));
     assert!(plan.failure.is_none() && plan.born_in == 1);
-    wait_until("its end", || reap_one(born.pid));
+    wait_until("its end", || reap_one(pid));
     wait_until("its group to go", || group.remove().then_some(()));
     tree.remove();
+}
+
+/// Starts one after the other, each while the one before executes; the last first.
+fn nested(programs: &[CString], features: Features, done: &mut Vec<Result<Spawned, SpawnError>>) {
+    let Some((program, rest)) = programs.split_first() else { return };
+    let argv = [c("sleep"), c("1000")];
+    let wanted = Spawn { programs: std::slice::from_ref(program), argv: &argv, ..blank() };
+    let (spawned, ()) = spawn_with(&wanted, features, || nested(rest, features, done));
+    done.push(spawned);
+}
+
+#[test]
+fn many_execute_at_a_time_and_each_is_what_it_was_to_be() {
+    // One of three is not there.
+    let programs: Vec<CString> =
+        (0..24).map(|n| c(if n % 3 == 1 { "/no/such" } else { "/bin/sleep" })).collect();
+    for features in BOTH {
+        let mut done = Vec::new();
+        nested(&programs, features, &mut done);
+        done.reverse();
+        let mut pids = Vec::new();
+        for (program, done) in programs.iter().zip(&done) {
+            match done {
+                Ok(spawned) => pids.push(spawned.pid),
+                Err(error) => assert_eq!((error.step, error.errno), (Step::Exec, libc::ENOENT)),
+            }
+            assert_eq!(done.is_ok(), program.to_bytes() == b"/bin/sleep", "{done:?}");
+        }
+        let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        let names: Vec<String> = pids.iter().map(name).collect();
+        for pid in &pids {
+            crate::sys::pidfd::send(None, *pid, libc::SIGKILL).unwrap();
+            wait_until("its end", || reap_one(*pid));
+        }
+        assert_eq!(names, vec!["sleep\n"; 16]);
+        pids.sort();
+        pids.dedup();
+        assert_eq!(pids.len(), 16);
+    }
+}
+
+/// It shares our memory, and with it what libc keeps for our thread.
+#[test]
+fn a_child_that_fails_leaves_our_errno_alone() {
+    if !bare::IS_BARE {
+        return;
+    }
+    let argv = [c("x")];
+    let programs = vec![c("/no/such"); 200];
+    let wanted = Spawn { programs: &programs, argv: &argv, ..blank() };
+    for _ in 0..50 {
+        let (failed, seen) = spawn_while(&wanted, || {
+            nix::errno::Errno::clear();
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_millis(2) {
+                std::hint::black_box(());
+            }
+            nix::errno::Errno::last_raw()
+        });
+        assert_eq!((failed.unwrap_err().errno, seen), (libc::ENOENT, 0));
+    }
+}
+
+#[test]
+fn who_goes_on_comes_back_when_the_child_has_been_killed() {
+    // Nothing tells that it has left: as of a child that was killed, on old kernels.
+    let programs = [c("/bin/true")];
+    let spawned = spawn(&Spawn { programs: &programs, argv: &programs, ..blank() }).unwrap();
+    let inside = AtomicU32::new(1);
+    drop(Underway::new(spawned.pid, &inside));
+    assert!(reap_one(spawned.pid).is_some());
 }
