@@ -255,12 +255,12 @@ fn mount(home: &Home, options: &str) -> PathBuf {
 }
 
 /// A home whose app logs to a disk of its own, a part of which is taken by others.
-fn short(home: &Home, disk: &Path, more: Value) {
-    home.pmx(&["set", "pm2-logrotate:keep_free", "0"]).ok();
+fn short(home: &Home, env: &[(&str, &str)], disk: &Path, more: Value) {
+    home.pmx_with(env, &["set", "pm2-logrotate:keep_free", "0"]).ok();
     fs::write(disk.join("others"), vec![0; 900 << 10]).unwrap();
     let mut app = json!({"out_file": disk.join("count.log"), "error_file": "/dev/null"});
     app.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    start(home, &[], &json!(false), app);
+    start(home, env, &json!(false), app);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn x04_a_full_disk_holds_up_nobody_and_what_is_lost_is_counted_and_told() {
     // 20,000 lines of 10 bytes find 124 KiB.
     counter(&home, Some(20_000));
     let disk = mount(&home, "size=1M");
-    short(&home, &disk, json!({}));
+    short(&home, &[], &disk, json!({}));
     // It never waits: it comes to its end.
     wait_until("its end", || home.status(0) == "stopped");
     let lost = || home.process(0)["pm2_env"]["log_lines_lost"].as_u64().unwrap();
@@ -338,7 +338,7 @@ fn x04_it_is_told_in_the_log_once_there_is_room() {
     let home = Home::new();
     counter(&home, None);
     let disk = mount(&home, "size=1M");
-    short(&home, &disk, json!({"log_date_format": "[d]"}));
+    short(&home, &[], &disk, json!({"log_date_format": "[d]"}));
     let lost = || home.process(0)["pm2_env"]["log_lines_lost"].as_u64().unwrap();
     wait_until("losses", || lost() > 100);
     fs::remove_file(disk.join("others")).unwrap();
@@ -364,6 +364,54 @@ fn x04_it_is_told_in_the_log_once_there_is_room() {
     unmount(home, &disk);
 }
 
+/// Between the moment at which there is no room and the one at which that is on record, and when there is some again.
+#[test]
+fn x04_what_waits_for_room_outlives_a_death_at_any_step() {
+    if !in_a_world_of_its_own("rotation::x04_what_waits_for_room_outlives_a_death_at_any_step") {
+        return;
+    }
+    let steps = [
+        "output-held",
+        "output-recorded",
+        "output-pay",
+        "output-paid",
+        "output-held:2",
+        "output-recorded:2",
+        "output-released",
+    ];
+    for (step, more) in
+        steps.iter().flat_map(|step| [(step, json!({})), (step, json!({"log_date_format": "[d]"}))])
+    {
+        let home = Home::new();
+        counter(&home, Some(16_000));
+        let disk = mount(&home, "size=1M");
+        let mut app = json!({"log_full": "block"});
+        app.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        short(&home, &[("PMX_FAILPOINT", step)], &disk, app);
+        let log = disk.join("count.log");
+        let size = || fs::metadata(&log).map_or(0, |found| found.len());
+        let told = || fs::read_to_string(home.path().join("pmx.log")).unwrap();
+        wait_until("a full disk", || told().contains("it waits for room"));
+        // Room for a part of it.
+        let before = size();
+        let remount = |size: &str| {
+            let mut command = Command::new("mount");
+            assert!(
+                command.args(["-o", &format!("remount,size={size}")]).arg(&disk).status().unwrap().success()
+            );
+        };
+        remount("1028K");
+        wait_until("some of what waits", || size() > before);
+        remount("8M");
+        // It need not have waited: a pipe holds what is left.
+        wait_until("its end", || home.status(0) == "stopped" && all(&log).lines().count() >= 16_000);
+        assert_whole(&log, 16_000);
+        let told = fs::read_to_string(home.path().join("pmx.log")).unwrap();
+        assert!(told.contains(&format!("failpoint {}: aborting", step.split(':').next().unwrap())), "{step}");
+        unmount(home, &disk);
+    }
+}
+
 #[test]
 fn x04_who_would_rather_wait_loses_nothing() {
     if !in_a_world_of_its_own("rotation::x04_who_would_rather_wait_loses_nothing") {
@@ -373,7 +421,7 @@ fn x04_who_would_rather_wait_loses_nothing() {
         let home = Home::new();
         counter(&home, Some(60_000));
         let disk = mount(&home, "size=1M");
-        short(&home, &disk, more);
+        short(&home, &[], &disk, more);
         let log = disk.join("count.log");
         wait_until("a full disk", || fs::metadata(&log).is_ok_and(|found| found.len() > 100 << 10));
         // Others go on, and so does pmx, whoever it is by now.
@@ -400,7 +448,7 @@ fn x06_a_log_that_cannot_be_made_for_want_of_inodes_is_made_when_it_can() {
     // The root, the file of others, and a directory.
     let disk = mount(&home, "size=4M,nr_inodes=3");
     fs::create_dir(disk.join("taken")).unwrap();
-    short(&home, &disk, json!({}));
+    short(&home, &[], &disk, json!({}));
     let lost = || home.process(0)["pm2_env"]["log_lines_lost"].as_u64().unwrap();
     wait_until("losses", || lost() > 100);
     assert_eq!(home.status(0), "online");

@@ -113,6 +113,7 @@ impl Daemon {
             }
             self.come_back(stream_source(child, stream), progress);
             self.children.flush_output((child, stream), self.now, &mut self.desk);
+            self.record_owed();
         }
         let _ = self.read_channel(child, LAST_MESSAGES);
         for reach in [Reach::Own, Reach::All] {

@@ -323,6 +323,9 @@ impl Daemon {
     /// What the daemon before us knew and could not have known, before the loop begins: children that are gone.
     pub fn catch_up(&mut self) {
         self.now = clock::mono();
+        if self.desk.held().is_some() {
+            self.record();
+        }
         if self.supervisor.processes().next().is_some() {
             self.autosave.begun();
             self.autosave.touch(self.now);
@@ -428,7 +431,7 @@ impl Daemon {
             }
             self.supervisor.handle_timers(self.now);
             self.look_at_triggers();
-            self.children.look_at_logs(self.now, &mut self.desk);
+            self.look_at_outputs();
             self.look_after_logs();
             self.sample_if_due();
             self.look_at_groups();
@@ -539,7 +542,18 @@ impl Daemon {
     }
 
     pub(super) fn move_output(&mut self, child: ChildId, stream: Stream) -> Progress {
-        self.children.move_output(self.poll.registry(), child, stream, self.now, &mut self.desk)
+        let progress =
+            self.children.move_output(self.poll.registry(), child, stream, self.now, &mut self.desk);
+        self.record_owed();
+        progress
+    }
+
+    fn look_at_outputs(&mut self) {
+        // Each once, whatever it says then.
+        for of in self.children.due_outputs(self.now) {
+            self.children.look_at_output(of, self.now, &mut self.desk);
+            self.record_owed();
+        }
     }
 
     fn serve(&mut self, client: u64) -> Progress {

@@ -129,6 +129,17 @@ impl Journal {
         self.lines.push(b'\n');
     }
 
+    /// From now on this counts as well, before the round is over. If the last commit failed it is in the next one.
+    pub fn add(&mut self, entry: &impl Serialize) {
+        debug_assert!(self.lines.is_empty(), "a round is put and committed at once");
+        if self.broken {
+            return;
+        }
+        self.put(entry);
+        let (file, at) = self.position();
+        self.commit_at(file, at);
+    }
+
     /// From now on, what was put counts, all of it or nothing.
     pub fn commit(&mut self) {
         let snapshot = self.wants_snapshot();
@@ -137,6 +148,10 @@ impl Journal {
         }
         let (file, len) = self.position();
         let (file, at) = if snapshot { (1 - file, 0) } else { (file, len) };
+        self.commit_at(file, at);
+    }
+
+    fn commit_at(&mut self, file: usize, at: u64) {
         let written = self.write(file, at);
         let lines = std::mem::take(&mut self.lines);
         match written {
@@ -146,7 +161,7 @@ impl Journal {
                 self.board.journal.store(end | if file == 1 { SECOND } else { 0 }, SeqCst);
                 failpoint::reach("committed");
                 self.broken = false;
-                if snapshot {
+                if at == 0 {
                     self.snapshot = end;
                     // What the other file holds counts no more.
                     let _ = self.files[1 - file].set_len(0);

@@ -117,9 +117,19 @@ impl Daemon {
         failpoint::reach("before-commit");
         self.memo.journal.commit();
         failpoint::reach("after-commit");
+        self.desk.release();
         self.manager.store_more(self.now);
         self.settle();
         failpoint::reach("settled");
+    }
+
+    /// What a stream owes its file is on record before other output is on its way: it is in no pipe any more, and in no
+    /// file yet.
+    pub(super) fn record_owed(&mut self) {
+        if let Some(of) = self.desk.held() {
+            self.memo.journal.add(&Entry::Output(of.0, of.1, self.children.output_record(of)));
+            self.desk.release();
+        }
     }
 
     /// A manager may know nothing of what we have.

@@ -177,7 +177,7 @@ impl Children {
         let Some(of) = desk.left() else { return };
         match self.outputs.get_mut(&of) {
             Some(output) => {
-                output.finish(now, desk);
+                output.finish(now, of, desk);
                 self.look_later(of);
             }
             None => desk.clear(),
@@ -207,17 +207,18 @@ impl Children {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Looks at the outputs whose time has come.
-    pub fn look_at_logs(&mut self, now: Mono, desk: &mut Desk) {
-        // Each once, whatever it says then.
-        let due: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, of)| *of).collect();
-        for of in due {
-            let Some(output) = self.outputs.get_mut(&of) else { continue };
-            if output.on_time(now, of, desk) {
-                self.changed_outputs.insert(of);
-            }
-            self.look_later(of);
+    /// The outputs whose time has come.
+    pub fn due_outputs(&self, now: Mono) -> Vec<(ChildId, Stream)> {
+        self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, of)| *of).collect()
+    }
+
+    /// Looks at one of them.
+    pub fn look_at_output(&mut self, of: (ChildId, Stream), now: Mono, desk: &mut Desk) {
+        let Some(output) = self.outputs.get_mut(&of) else { return };
+        if output.on_time(now, of, desk) {
+            self.changed_outputs.insert(of);
         }
+        self.look_later(of);
     }
 
     /// A child is gone: what it said last, it said.

@@ -13,6 +13,7 @@ use crate::app::rotation::Rule;
 use crate::daemon::home::Stream;
 use crate::supervisor::ChildId;
 use crate::sys::board::{self, Board};
+use crate::sys::failpoint;
 use crate::sys::pipe::{self, Read};
 use crate::time::Wall;
 
@@ -40,6 +41,9 @@ pub struct Desk {
     pub turned: Vec<(PathBuf, Rule)>,
     /// Files on whose disks there is little room.
     pub short: Vec<PathBuf>,
+    /// The stream whose work is done but for the record of what it still owes. Until that is written, what is on its
+    /// way stays here.
+    held: Option<(ChildId, Stream)>,
 }
 
 /// A piece of work: everything of which it depends what it comes to.
@@ -64,6 +68,8 @@ pub enum Kind {
     Lines = 1,
     /// What was kept for a whole line is written as it is.
     Flush = 2,
+    /// What found no room before is written.
+    Pay = 3,
 }
 
 impl Desk {
@@ -91,6 +97,7 @@ impl Desk {
             rules,
             turned: Vec::new(),
             short: Vec::new(),
+            held: None,
         }
     }
 
@@ -107,13 +114,14 @@ impl Desk {
         let kind = match self.work.kind.load(SeqCst) {
             1 => Kind::Lines,
             2 => Kind::Flush,
+            3 => Kind::Pay,
             _ => Kind::Write,
         };
         self.clock.set(Wall(self.work.wall.load(SeqCst)));
         let len = (self.copy.len.load(SeqCst) as usize).min(self.bytes.len());
         let mark = self.copy.mark.load(SeqCst).to_be_bytes();
         let seen = len.min(mark.len());
-        let was_read = kind == Kind::Flush || self.bytes[..seen] != mark[..seen];
+        let was_read = matches!(kind, Kind::Flush | Kind::Pay) || self.bytes[..seen] != mark[..seen];
         let work = Work {
             turn: load(&self.work.turn),
             kind,
@@ -128,6 +136,26 @@ impl Desk {
         self.copy.child.store(0, SeqCst);
     }
 
+    /// Work is done, but what the stream owes is to be on record before anything else begins.
+    pub fn hold(&mut self, of: (ChildId, Stream)) {
+        failpoint::reach("output-held");
+        self.held = Some(of);
+    }
+
+    /// Whose that is.
+    pub fn held(&self) -> Option<(ChildId, Stream)> {
+        self.held
+    }
+
+    /// It is on record.
+    pub fn release(&mut self) {
+        if self.held.take().is_some() {
+            failpoint::reach("output-recorded");
+            self.clear();
+            failpoint::reach("output-released");
+        }
+    }
+
     /// The number of the next piece of work.
     pub fn next_turn(&self) -> u64 {
         self.work.turn.load(SeqCst) + 1
@@ -135,6 +163,8 @@ impl Desk {
 
     /// Work begins: it is on its way from now on.
     pub fn begin(&mut self, of: (ChildId, Stream), work: &Work, len: usize) {
+        debug_assert!(self.held.is_none(), "what is owed is on record first");
+        self.held = None;
         // Of the number what differs from turn to turn, and is no text.
         let mark = MARK ^ (work.turn & 0x0303_0303) << 32;
         self.bytes[..8].copy_from_slice(&mark.to_be_bytes());

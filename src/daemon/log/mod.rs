@@ -218,7 +218,7 @@ impl Output {
             }
         };
         failpoint::reach("output-written");
-        desk.clear();
+        leave(of, wrote, desk);
         let mut changed = changed;
         if work.kind == Kind::Lines
             && let To::Files(writer) = &mut self.to
@@ -230,17 +230,16 @@ impl Output {
     }
 
     /// Finishes what the daemon before us had begun.
-    pub fn finish(&mut self, now: Mono, desk: &mut Desk) {
+    pub fn finish(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) {
+        let mut wrote = Wrote::All;
         if let Some((work, len)) = desk.left_work() {
             match &mut self.to {
-                To::Files(writer) => {
-                    writer.finish(&work, len, now, desk);
-                }
+                To::Files(writer) => wrote = writer.finish(&work, len, now, desk),
                 // What a sink was handed, nobody can tell: rather once too often than never.
                 To::Lines(lines) => lines.write(&desk.bytes[..len]),
             }
         }
-        desk.clear();
+        leave(of, wrote, desk);
     }
 
     /// It is time: the beginning of a line is written as it is, and it is looked whether there is room again. True:
@@ -248,20 +247,30 @@ impl Output {
     pub fn on_time(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) -> bool {
         let To::Files(writer) = &mut self.to else { return false };
         desk.clock.set(clock::wall());
-        if writer.is_overdue(now) {
+        if writer.is_overdue(now) && !writer.owes() {
             return self.flush(now, of, desk);
         }
         if writer.is_to_turn(now) {
             writer.turn(now, desk);
         }
-        writer.pay(now, desk);
+        if writer.owes() {
+            let (work, _) = writer.plan_work(Kind::Pay, now, desk);
+            desk.begin(of, &work, 0);
+            failpoint::reach("output-pay");
+            writer.pay(&work, now, desk);
+            failpoint::reach("output-paid");
+            desk.hold(of);
+        } else {
+            writer.tell_lost(now, desk);
+        }
         true
     }
 
     /// Writes the beginning of a line as it is.
     pub fn flush(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) -> bool {
         let To::Files(writer) = &mut self.to else { return false };
-        if !writer.holds() {
+        // What it owes comes first.
+        if !writer.holds() || writer.owes() {
             return false;
         }
         desk.clock.set(clock::wall());
@@ -270,16 +279,33 @@ impl Output {
         failpoint::reach("output-flush");
         let wrote = writer.write(&work, 0, now, desk);
         failpoint::reach("output-flushed");
-        desk.clear();
+        leave(of, wrote, desk);
         changed || wrote == Wrote::Owes
     }
 
     /// The pipe is closed, and the child is gone.
     pub fn end(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) {
+        if self.writer().is_some_and(Writer::owes) {
+            // There may be room by now, for what waits in the pipe as well.
+            self.on_time(now, of, desk);
+            desk.release();
+            let _ = self.visit(now, of, desk, &mut Tail::default());
+            desk.release();
+        }
         self.flush(now, of, desk);
+        // What it owes now it owes for ever.
+        desk.release();
         if let To::Files(writer) = &mut self.to {
             writer.end(&mut desk.shelf);
         }
+    }
+}
+
+/// Work is done.
+fn leave(of: (ChildId, Stream), wrote: Wrote, desk: &mut Desk) {
+    match wrote {
+        Wrote::All => desk.clear(),
+        Wrote::Owes => desk.hold(of),
     }
 }
 

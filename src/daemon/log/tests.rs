@@ -164,7 +164,7 @@ fn what_a_dead_daemon_had_read_is_in_the_file_once() {
                     let writer = Writer::restore(OF.1, fd, record, &mut next.shelf, Mono(2));
                     let mut second = Output::new(pipe, To::Files(Box::new(writer)));
                     assert_eq!(next.left(), Some(OF));
-                    second.finish(Mono(2), &mut next);
+                    second.finish(Mono(2), OF, &mut next);
                     assert_eq!(next.left(), None);
                     let found = fs::read(&path).unwrap();
                     assert_eq!(found, expected, "{logs:?} {written} {}", String::from_utf8_lossy(&found));
@@ -188,7 +188,7 @@ fn what_was_not_read_is_in_the_pipe_still() {
     File::from(write).write_all(b"a line\n").unwrap();
     let work = output.writer_mut().unwrap().plan_work(Kind::Write, Mono(1), &mut desk).0;
     desk.begin(OF, &work, 7);
-    output.finish(Mono(2), &mut desk);
+    output.finish(Mono(2), OF, &mut desk);
     assert_eq!(fs::read(&path).unwrap(), b"");
     assert_eq!(output.visit(Mono(9), OF, &mut desk, &mut Tail::default()).0, Visit::Closed);
     assert_eq!(fs::read(&path).unwrap(), b"a line\n");

@@ -54,6 +54,8 @@ pub struct WriterRecord {
     pub combined: Option<RawFd>,
     place: Option<u32>,
     owed: [Option<Text>; 2],
+    /// The work after which it owed this.
+    owed_by: u64,
     lost: [(u64, u64); 2],
 }
 
@@ -94,6 +96,8 @@ pub struct Writer {
     rule: Option<Rule>,
     version: u64,
     counts: Counts,
+    /// The work by which what its files owe has become what it is.
+    owed_by: u64,
 }
 
 /// What became of output.
@@ -138,13 +142,13 @@ impl Writer {
             file.lost = Lost { lines: lost.0, bytes: lost.1, ..Lost::default() };
             Some(file)
         };
-        let WriterRecord { plan, combined, place, owed: [owed, owed_combined], lost } = record;
+        let WriterRecord { plan, combined, place, owed: [owed, owed_combined], owed_by, lost } = record;
         let own = open(file, &plan.path, owed, lost[0]);
         let combined = open(combined, &plan.combined, owed_combined, lost[1]);
         let held = place.map_or(Held::default(), |place| shelf.take_again(place));
         let until = Some(now + UNFINISHED).filter(|_| !held.rest.is_empty());
         let form = form(stream, &plan);
-        let mut writer = Writer { until, ..Writer::with(plan, own, combined, form, held, place) };
+        let mut writer = Writer { until, owed_by, ..Writer::with(plan, own, combined, form, held, place) };
         writer.again = Some(now + AGAIN).filter(|_| writer.lacks_room());
         writer
     }
@@ -158,7 +162,8 @@ impl Writer {
         place: Option<u32>,
     ) -> Writer {
         let (until, again, turns, counts) = (None, None, None, Counts::default());
-        Writer { plan, own, combined, form, held, place, until, again, turns, rule: None, version: 0, counts }
+        let (rule, version, owed_by) = (None, 0, 0);
+        Writer { plan, own, combined, form, held, place, until, again, turns, rule, version, counts, owed_by }
     }
 
     /// For the journal.
@@ -174,6 +179,7 @@ impl Writer {
             combined: self.combined.as_ref().and_then(LogFile::fd),
             place: self.place,
             owed: [owed(&self.own), owed(&self.combined)],
+            owed_by: self.owed_by,
             lost: [lost(&self.own), lost(&self.combined)],
         }
     }
@@ -194,7 +200,8 @@ impl Writer {
 
     /// When it wants to be looked at, whatever happens.
     pub fn deadline(&self) -> Option<Mono> {
-        self.until.into_iter().chain(self.again).chain(self.turns).min()
+        let until = self.until.filter(|_| !self.owes());
+        until.into_iter().chain(self.again).chain(self.turns).min()
     }
 
     /// Whether something waits for room.
@@ -327,8 +334,8 @@ impl Writer {
 
     /// Does what a daemon before us may have done in part.
     pub fn finish(&mut self, work: &Work, len: usize, now: Mono, desk: &mut Desk) -> Wrote {
-        if work.turn > 0 && self.held.turn == work.turn {
-            // What was left over is on the shelf already, and that comes last.
+        if work.turn > 0 && (self.held.turn == work.turn || self.owed_by == work.turn) {
+            // What was left over is on the shelf, or what is owed on record, and that comes last.
             return Wrote::All;
         }
         for (file, inode) in
@@ -337,6 +344,18 @@ impl Writer {
             if inode != 0 && file.inode() != inode {
                 file.renew();
             }
+        }
+        if work.kind == Kind::Pay {
+            for (file, before) in self
+                .own
+                .iter_mut()
+                .zip([work.before[0]])
+                .chain(self.combined.iter_mut().zip([work.before[1]]))
+            {
+                let paid = file.already(before, &file.owed);
+                file.owed.drain(..paid);
+            }
+            return self.pay(work, now, desk);
         }
         self.take(work, len, now, desk, true)
     }
@@ -389,6 +408,9 @@ impl Writer {
             }
         }
         self.counts.lost += lost(&self.own) - lost_before;
+        if wrote == Wrote::Owes {
+            self.owed_by = work.turn;
+        }
         failpoint::reach("output-put");
         let rest = &input[done..];
         if !self.held.rest.is_empty() || !rest.is_empty() || continued != self.held.continued {
@@ -415,11 +437,21 @@ impl Writer {
         !self.held.rest.is_empty()
     }
 
-    /// Tries again to write what waits for room, and tells what was lost if there is some again.
-    pub fn pay(&mut self, now: Mono, desk: &mut Desk) -> Wrote {
+    /// Tries again to write what waits for room.
+    pub fn pay(&mut self, work: &Work, now: Mono, desk: &mut Desk) -> Wrote {
+        self.owed_by = work.turn;
+        self.put_nothing(now, desk)
+    }
+
+    /// Tells what was lost, if there is room again.
+    pub fn tell_lost(&mut self, now: Mono, desk: &mut Desk) {
         self.files().for_each(|file| {
             file.look(now);
         });
+        self.put_nothing(now, desk);
+    }
+
+    fn put_nothing(&mut self, now: Mono, desk: &mut Desk) -> Wrote {
         let Desk { clock, rules, short, .. } = desk;
         let mut wrote = Wrote::All;
         let (form, full) = (&mut self.form, self.plan.logs.full);
