@@ -208,10 +208,15 @@ impl Fleet {
         match self.keeper {
             Keeper::Pmx | Keeper::Pm2 => {
                 let app = |number| {
-                    serde_json::json!({
+                    let mut app = serde_json::json!({
                         "name": format!("app{number}"), "script": argv[0], "args": &argv[1..],
                         "interpreter": "none", "exec_mode": "fork", "max_restarts": 1_000_000,
-                    })
+                    });
+                    if self.keeper == Keeper::Pmx {
+                        // Whoever dies sooner, again and again, is started later and later, by design.
+                        app["min_uptime"] = 1.into();
+                    }
+                    app
                 };
                 let apps: Vec<_> = (0..self.count).map(app).collect();
                 fs::write(home.join("apps.json"), serde_json::json!({ "apps": apps }).to_string())
