@@ -98,10 +98,11 @@ pub struct Child {
 /// All living children and the pipes of those that are gone.
 #[derive(Debug, Default)]
 pub struct Children {
-    pub(super) living: BTreeMap<ChildId, Child>,
+    /// Boxed, as all of which there are many: the nodes of a map are half empty.
+    pub(super) living: BTreeMap<ChildId, Box<Child>>,
     pub(super) by_pid: HashMap<i32, ChildId>,
     /// Pipes live on as long as anybody holds them, which may be longer than the child.
-    outputs: BTreeMap<(ChildId, Stream), Output>,
+    outputs: BTreeMap<(ChildId, Stream), Box<Output>>,
     pub(super) lingering: BTreeSet<ChildId>,
     /// Whose output found no room since the last round, and how many lines of it.
     pub(super) losing: BTreeMap<ProcId, u64>,
@@ -149,12 +150,12 @@ impl Children {
 
     /// A living child.
     pub fn get(&self, id: ChildId) -> Option<&Child> {
-        self.living.get(&id)
+        self.living.get(&id).map(Box::as_ref)
     }
 
     /// A living child.
     pub fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
-        self.living.get_mut(&id)
+        self.living.get_mut(&id).map(Box::as_mut)
     }
 
     /// The child that a reaped process was.

@@ -244,7 +244,7 @@ impl Children {
         let until = (child.app.kill_mode != KillMode::Process).then_some(now + PATIENCE);
         self.containment.tidy(now);
         self.containment.dispose(child.group.take(), until);
-        Some(child)
+        Some(*child)
     }
 
     /// The leader has ended and others have not: ends them, unless they have time yet.

@@ -401,6 +401,7 @@ impl Daemon {
         let (mut quiet, mut forgotten) = (Some(self.now + QUIET), Mono(0));
         loop {
             if quiet.is_some_and(|quiet| self.now >= quiet) {
+                memory::return_free();
                 memory::forget_code();
                 spawn::forget_stacks();
                 (quiet, forgotten) = (None, self.now);

@@ -13,7 +13,7 @@ use super::views::Memories;
 use crate::app::App;
 use crate::supervisor::{Action, ChildId, Input, ProcId, Supervisor};
 use crate::sys::board::Board;
-use crate::sys::spawn::Spawned;
+use crate::sys::spawn::{self, Spawned};
 use crate::sys::{clock, failpoint, limits};
 use crate::time::Mono;
 
@@ -137,7 +137,7 @@ impl Daemon {
         };
         starter.start(wanted);
         let started = starter.started;
-        self.step_forward(stepped_back);
+        self.step_forward(stepped_back, &started);
         for Started { wanted, outcome } in started.into_iter().rev() {
             let Wanted { child, process, app, hold, .. } = wanted;
             self.busy_with(child);
@@ -163,6 +163,9 @@ impl Daemon {
     /// as it shares our memory, the kernel would do the same to us, and look at all processes for that. What held.
     fn step_back(&mut self) -> Option<(i32, i32)> {
         let (own, theirs) = (self.children.own_oom_score?, self.children.oom_score_adj?);
+        if !spawn::knows_memory() {
+            return None;
+        }
         if let Err(error) = limits::set_oom_score(theirs) {
             // Each child does it for itself then.
             log::debug!("take the children's part when memory is short: {error}");
@@ -172,8 +175,12 @@ impl Daemon {
         Some((own, theirs))
     }
 
-    fn step_forward(&mut self, held: Option<(i32, i32)>) {
+    fn step_forward(&mut self, held: Option<(i32, i32)>, started: &[Started]) {
         let Some((own, theirs)) = held else { return };
+        // Or else the kernel would do the same to them.
+        for (_, spawned) in started.iter().filter_map(|started| started.outcome.as_ref().ok()) {
+            spawn::wait_for_own_memory(spawned.pid);
+        }
         self.children.oom_score_adj = Some(theirs);
         if let Err(error) = limits::set_oom_score(own) {
             log::warn!("ask again to be spared when memory is short: {}", crate::sys::reason(&error));

@@ -12,7 +12,8 @@ use super::process::Process;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Table {
-    processes: BTreeMap<ProcId, Process>,
+    /// Boxed: a map's nodes are half empty.
+    processes: BTreeMap<ProcId, Box<Process>>,
     #[serde(skip)]
     changed: BTreeSet<ProcId>,
     #[serde(skip)]
@@ -39,7 +40,7 @@ impl PartialEq for Table {
 impl Table {
     /// One process.
     pub fn get(&self, id: &ProcId) -> Option<&Process> {
-        self.processes.get(id)
+        self.processes.get(id).map(Box::as_ref)
     }
 
     /// One process, which counts as changed.
@@ -54,7 +55,7 @@ impl Table {
     pub fn insert(&mut self, id: ProcId, process: Process) {
         self.changed.insert(id);
         self.names.stale.insert(id);
-        self.processes.insert(id, process);
+        self.processes.insert(id, Box::new(process));
     }
 
     /// Removes a process.
@@ -69,7 +70,7 @@ impl Table {
         self.enter_names();
         let hash = hash(name);
         let ids = self.names.ids.range((hash, ProcId(0))..=(hash, ProcId(u32::MAX)));
-        let named = ids.filter_map(|(_, id)| self.processes.get(id));
+        let named = ids.filter_map(|(_, id)| self.processes.get(id).map(Box::as_ref));
         named.filter(move |process| process.app.name == name)
     }
 
@@ -95,7 +96,7 @@ impl Table {
 
     /// All, by id.
     pub fn values(&self) -> impl Iterator<Item = &Process> {
-        self.processes.values()
+        self.processes.values().map(Box::as_ref)
     }
 
     /// All ids.

@@ -16,6 +16,15 @@ pub fn return_large() {
     }
 }
 
+/// Gives back the pages between what is in use: what a long request or a long answer took lies between what stayed.
+pub fn return_free() {
+    // SAFETY: malloc_trim takes an integer, and touches what is free only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Gives back the pages of code and constants, ours and the libraries': what is used from now on comes back
 /// from the page cache page by page, and what only the start used, or a command line, does not. A loop that
 /// mostly waits needs a small part. Nothing depends on it, so nothing is said if it fails.

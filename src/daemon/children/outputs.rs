@@ -114,7 +114,7 @@ impl Children {
     pub(super) fn add_output(&mut self, registry: &Registry, of: (ChildId, Stream), pipe: OwnedFd, to: To) {
         let output = Output::new(pipe, to);
         watch(registry, output.fd(), stream_source(of.0, of.1), Interest::READABLE);
-        self.outputs.insert(of, output);
+        self.outputs.insert(of, Box::new(output));
     }
 
     /// All open outputs.
@@ -291,7 +291,7 @@ pub(super) fn plan(home: &Home, app: &App, process: u32, stream: Stream) -> Plan
         name: app.name.clone(),
         path: Some(Text::from(&path)),
         combined: combined.as_ref().map(Text::from),
-        logs: app.logs.clone(),
+        logs: output::share(&app.logs),
         is_shared,
     }
 }

@@ -218,7 +218,7 @@ impl Children {
         }
         self.living.insert(
             id,
-            Child {
+            Box::new(Child {
                 process: record.process,
                 pid: record.pid,
                 app,
@@ -247,7 +247,7 @@ impl Children {
                 start_ticks: record.start_ticks,
                 mark: record.mark,
                 group,
-            },
+            }),
         );
     }
 

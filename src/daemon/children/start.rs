@@ -201,7 +201,7 @@ impl Children {
         self.changed.insert(id);
         self.living.insert(
             id,
-            Child {
+            Box::new(Child {
                 process,
                 pid: spawned.pid,
                 app,
@@ -233,7 +233,7 @@ impl Children {
                     .unwrap_or(0),
                 mark,
                 group: ready.group,
-            },
+            }),
         );
     }
 }

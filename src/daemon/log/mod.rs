@@ -23,7 +23,7 @@ pub use file::LogFile;
 pub use rules::Rules;
 pub use shelf::Shelf;
 pub use tail::Tail;
-pub use writer::{Counts, Plan, Writer, WriterRecord, open, open_fd};
+pub use writer::{Counts, Plan, Writer, WriterRecord, open, open_fd, share};
 
 use desk::{Kind, Work};
 use pace::Pace;

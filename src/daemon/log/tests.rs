@@ -42,7 +42,8 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn output(pipe: OwnedFd, path: &Path, logs: Logs, desk: &mut Desk) -> Output {
-    let plan = Plan { path: Some(Text::from(path)), logs, name: "api".into(), ..Plan::default() };
+    let plan =
+        Plan { path: Some(Text::from(path)), logs: logs.into(), name: "api".into(), ..Plan::default() };
     let file = open(path).unwrap();
     Output::new(pipe, To::Files(Box::new(Writer::new(OF.1, plan, file, None, &mut desk.shelf))))
 }

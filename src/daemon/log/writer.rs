@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,10 +40,16 @@ pub struct Plan {
     pub path: Option<Text>,
     /// The one for both streams.
     pub combined: Option<Text>,
-    /// What was declared.
-    pub logs: Logs,
+    /// What was declared; see [`share`].
+    pub logs: Arc<Logs>,
     /// Others write to one of the files, too: only whole lines at a time.
     pub is_shared: bool,
+}
+
+/// The usual is there once, for all who declared nothing.
+pub fn share(logs: &Logs) -> Arc<Logs> {
+    static USUAL: LazyLock<Arc<Logs>> = LazyLock::new(Arc::default);
+    if *logs == **USUAL { USUAL.clone() } else { Arc::new(logs.clone()) }
 }
 
 /// A writer for the journal.
@@ -80,10 +87,11 @@ pub enum Wrote {
 #[derive(Debug)]
 pub struct Writer {
     plan: Plan,
-    own: Option<LogFile>,
-    combined: Option<LogFile>,
+    /// Boxed, as all that most writers do without.
+    own: Option<Box<LogFile>>,
+    combined: Option<Box<LogFile>>,
     /// `None`: bytes as they are.
-    form: Option<Form>,
+    form: Option<Box<Form>>,
     held: Held,
     place: Option<u32>,
     /// When the beginning of a line is given up waiting for its end.
@@ -93,7 +101,7 @@ pub struct Writer {
     /// When a file is full however long it is.
     turns: Option<Mono>,
     /// How its files are rotated, and by which version of the rules.
-    rule: Option<Rule>,
+    rule: Option<Box<Rule>>,
     version: u64,
     counts: Counts,
     /// The work by which what its files owe has become what it is.
@@ -142,7 +150,8 @@ impl Writer {
             file.lost = Lost { lines: lost.0, bytes: lost.1, ..Lost::default() };
             Some(file)
         };
-        let WriterRecord { plan, combined, place, owed: [owed, owed_combined], owed_by, lost } = record;
+        let WriterRecord { mut plan, combined, place, owed: [owed, owed_combined], owed_by, lost } = record;
+        plan.logs = share(&plan.logs);
         let own = open(file, &plan.path, owed, lost[0]);
         let combined = open(combined, &plan.combined, owed_combined, lost[1]);
         let held = place.map_or(Held::default(), |place| shelf.take_again(place));
@@ -163,20 +172,22 @@ impl Writer {
     ) -> Writer {
         let (until, again, turns, counts) = (None, None, None, Counts::default());
         let (rule, version, owed_by) = (None, 0, 0);
+        let (own, combined, form) = (own.map(Box::new), combined.map(Box::new), form.map(Box::new));
         Writer { plan, own, combined, form, held, place, until, again, turns, rule, version, counts, owed_by }
     }
 
     /// For the journal.
     pub fn record(&self) -> WriterRecord {
-        let owed = |file: &Option<LogFile>| {
+        let owed = |file: &Option<Box<LogFile>>| {
             let owed = file.as_ref().map(|file| &file.owed).filter(|owed| !owed.is_empty())?;
             Some(Text::from(owed.clone()))
         };
-        let lost =
-            |file: &Option<LogFile>| file.as_ref().map_or((0, 0), |file| (file.lost.lines, file.lost.bytes));
+        let lost = |file: &Option<Box<LogFile>>| {
+            file.as_ref().map_or((0, 0), |file| (file.lost.lines, file.lost.bytes))
+        };
         WriterRecord {
             plan: self.plan.clone(),
-            combined: self.combined.as_ref().and_then(LogFile::fd),
+            combined: self.combined.as_ref().and_then(|file| file.fd()),
             place: self.place,
             owed: [owed(&self.own), owed(&self.combined)],
             owed_by: self.owed_by,
@@ -186,7 +197,7 @@ impl Writer {
 
     /// The file of the stream, for the journal.
     pub fn fd(&self) -> Option<RawFd> {
-        self.own.as_ref().and_then(LogFile::fd)
+        self.own.as_ref().and_then(|file| file.fd())
     }
 
     /// Of which process it has written how many bytes since it was last asked, and how many lines were lost of them.
@@ -195,7 +206,7 @@ impl Writer {
     }
 
     fn files(&mut self) -> impl Iterator<Item = &mut LogFile> {
-        self.own.iter_mut().chain(&mut self.combined)
+        self.own.iter_mut().chain(&mut self.combined).map(Box::as_mut)
     }
 
     /// When it wants to be looked at, whatever happens.
@@ -236,7 +247,8 @@ impl Writer {
         self.follow_rules(now, desk);
         let is_full = kind == Kind::Write && self.files_to_turn(desk.clock.wall).any(|_| true);
         let kind = if is_full { Kind::Lines } else { kind };
-        let of = |file: &Option<LogFile>| file.as_ref().map_or((0, 0), |file| (file.len(), file.inode()));
+        let of =
+            |file: &Option<Box<LogFile>>| file.as_ref().map_or((0, 0), |file| (file.len(), file.inode()));
         let (own, combined) = (of(&self.own), of(&self.combined));
         let work =
             Work { turn: desk.next_turn(), kind, before: [own.0, combined.0], inodes: [own.1, combined.1] };
@@ -248,7 +260,7 @@ impl Writer {
         let Desk { rules, clock, .. } = desk;
         if self.version != rules.version {
             self.version = rules.version;
-            self.rule = self.plan.logs.rotation.rule(&rules.global.rotation);
+            self.rule = self.plan.logs.rotation.rule(&rules.global.rotation).map(Box::new);
             self.files().for_each(|file| file.due = None);
         }
         let Some(rule) = &self.rule else {
@@ -278,7 +290,7 @@ impl Writer {
     /// Those of its files that are full.
     fn files_to_turn(&mut self, wall: Wall) -> impl Iterator<Item = &mut LogFile> {
         let rule = self.rule.as_ref();
-        self.own.iter_mut().chain(&mut self.combined).filter(move |file| {
+        self.own.iter_mut().chain(&mut self.combined).map(Box::as_mut).filter(move |file| {
             let Some(rule) = rule.filter(|_| file.can_turn()) else { return false };
             if wall < file.turn_again {
                 return false;
@@ -305,7 +317,7 @@ impl Writer {
             match file.turn(&date) {
                 Ok(_) => {
                     let path = file.path().map(Path::to_path_buf).unwrap_or_default();
-                    desk.turned.push((path, rule.clone()));
+                    desk.turned.push((path, (*rule).clone()));
                 }
                 Err(error) => {
                     log::error!("{error}");
@@ -396,7 +408,7 @@ impl Writer {
         let form = &mut self.form;
         let full = self.plan.logs.full;
         self.counts.bytes += chunk.len() as u64;
-        let lost = |file: &Option<LogFile>| file.as_ref().map_or(0, |file| file.lost.all);
+        let lost = |file: &Option<Box<LogFile>>| file.as_ref().map_or(0, |file| file.lost.all);
         let lost_before = lost(&self.own);
         for (file, before) in [(&mut self.own, work.before[0]), (&mut self.combined, work.before[1])] {
             let Some(file) = file else { continue };
@@ -504,7 +516,13 @@ struct At<'a> {
 }
 
 /// Appends to a file: what it owes first, then what is to be told about losses, then `output`.
-fn put(file: &mut LogFile, output: &[u8], full: Full, form: &mut Option<Form>, at: &mut At<'_>) -> Wrote {
+fn put(
+    file: &mut LogFile,
+    output: &[u8],
+    full: Full,
+    form: &mut Option<Box<Form>>,
+    at: &mut At<'_>,
+) -> Wrote {
     let room = file.room(at.now, at.global);
     if room != Room::Enough {
         at.short.extend(file.path().map(Path::to_path_buf));

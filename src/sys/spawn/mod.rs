@@ -201,6 +201,38 @@ pub fn spawn_while<T>(wanted: &Spawn, other: impl FnOnce() -> T) -> (Result<Spaw
     spawn_with(wanted, Features { pidfd: true, close_range: true, low_table, clone3: true }, other)
 }
 
+/// Whether it can be told whose memory a process has.
+pub fn knows_memory() -> bool {
+    let us = std::process::id() as i32;
+    compares_memory(us, us) == Some(true)
+}
+
+/// Waits until a child that was started has a memory of its own. It has left ours when its start is told, but for a
+/// moment the kernel still counts it among those that share it.
+pub fn wait_for_own_memory(pid: i32) {
+    const NAP: std::time::Duration = std::time::Duration::from_millis(1);
+    let us = std::process::id() as i32;
+    for _ in 0..1_000 {
+        match compares_memory(us, pid) {
+            Some(true) => std::thread::yield_now(),
+            Some(false) => return,
+            // It is somebody else by now. (Or it has ended.)
+            None => return std::thread::sleep(NAP),
+        }
+    }
+}
+
+/// Whether two processes share their memory (kcmp(2)); `None`: the kernel does not say.
+fn compares_memory(one: i32, other: i32) -> Option<bool> {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: kcmp takes integers and touches no memory.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) } {
+        0 => Some(true),
+        1..=3 => Some(false),
+        _ => None,
+    }
+}
+
 /// Gives back the stacks of children of this thread, if no more will be started soon.
 pub fn forget_stacks() {
     drop(STACKS.take());

@@ -530,6 +530,16 @@ fn many_execute_at_a_time_and_each_is_what_it_was_to_be() {
     }
 }
 
+#[test]
+fn a_child_that_was_started_has_a_memory_of_its_own_before_long() {
+    if !knows_memory() {
+        return;
+    }
+    let cat = Cat::start(BOTH[0], blank());
+    wait_for_own_memory(cat.child.pid);
+    assert_eq!(compares_memory(std::process::id() as i32, cat.child.pid), Some(false));
+}
+
 /// It shares our memory, and with it what libc keeps for our thread.
 #[test]
 fn a_child_that_fails_leaves_our_errno_alone() {
