@@ -1,5 +1,6 @@
-//! Starting a program. What is to be done is plain data; the part that runs between clone and exec is
-//! `child.rs`. Which program, user and fds these are is for the caller to decide.
+//! Starting a program. What is to be done is plain data; the part that runs between clone and exec is `child`, which
+//! makes its system calls by `bare`; `clone3` makes the process, and `underway` waits for it to leave our memory. Which
+//! program, user and fds these are is for the caller to decide.
 
 mod bare;
 mod child;
