@@ -212,8 +212,8 @@ fn p14_a_version_that_throws_at_boot_changes_nothing() {
 
 #[test]
 fn p14_a_version_that_never_listens_changes_nothing() {
-    let cases = [&["-i", "2", "--listen-timeout", "2000"][..], &["--listen-timeout", "2000"]];
-    bad_versions("mute", &cases, "does not listen within 2000 ms", "this is mute");
+    let cases = [&["-i", "2", "--listen-timeout", "5000"][..], &["--listen-timeout", "5000"]];
+    bad_versions("mute", &cases, "does not listen within 5000 ms", "this is mute");
 }
 
 #[test]
@@ -224,8 +224,8 @@ fn p14_a_version_that_dies_after_it_listened_changes_nothing() {
 
 #[test]
 fn p14_a_version_that_is_never_ready_changes_nothing() {
-    let case = &["-i", "2", "--wait-ready", "--listen-timeout", "2000"][..];
-    bad_versions("unready", &[case, case], "was not ready within 2000 ms", "this is unready");
+    let case = &["-i", "2", "--wait-ready", "--listen-timeout", "5000"][..];
+    bad_versions("unready", &[case, case], "was not ready within 5000 ms", "this is unready");
 }
 
 // ---- reloads and other commands ----
