@@ -117,7 +117,7 @@ impl Daemon {
         failpoint::reach("before-commit");
         self.memo.journal.commit();
         failpoint::reach("after-commit");
-        self.desk.release();
+        self.children.recorded_output(&mut self.desk);
         self.manager.store_more(self.now);
         self.settle();
         failpoint::reach("settled");
@@ -128,7 +128,7 @@ impl Daemon {
     pub(super) fn record_owed(&mut self) {
         if let Some(of) = self.desk.held() {
             self.memo.journal.add(&Entry::Output(of.0, of.1, self.children.output_record(of)));
-            self.desk.release();
+            self.children.recorded_output(&mut self.desk);
         }
     }
 

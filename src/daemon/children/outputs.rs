@@ -184,6 +184,14 @@ impl Children {
         }
     }
 
+    /// What is held on the desk is on record.
+    pub fn recorded_output(&mut self, desk: &mut Desk) {
+        match desk.held().and_then(|of| self.outputs.get_mut(&of)) {
+            Some(output) => output.recorded(desk),
+            None => desk.release(),
+        }
+    }
+
     /// Opens log files anew that are not what stands under their names.
     pub fn reopen_logs(&mut self) {
         self.renew(Writer::renew);

@@ -229,6 +229,14 @@ impl Output {
         Ok(Took { count, changed, wrote })
     }
 
+    /// What it owes is on record.
+    pub fn recorded(&mut self, desk: &mut Desk) {
+        if let To::Files(writer) = &mut self.to {
+            writer.shelve(&mut desk.shelf);
+        }
+        desk.release();
+    }
+
     /// Finishes what the daemon before us had begun.
     pub fn finish(&mut self, now: Mono, of: (ChildId, Stream), desk: &mut Desk) {
         let mut wrote = Wrote::All;

@@ -83,6 +83,17 @@ pub enum Wrote {
     Owes,
 }
 
+/// How a piece of work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// For the first time.
+    First,
+    /// A daemon before us may have done it in part.
+    Again,
+    /// It has done all but to keep what is left over.
+    RestOnly,
+}
+
 /// Writes one stream.
 #[derive(Debug)]
 pub struct Writer {
@@ -106,6 +117,9 @@ pub struct Writer {
     counts: Counts,
     /// The work by which what its files owe has become what it is.
     owed_by: u64,
+    /// The beginning of a line comes on the shelf when what is owed is on record: a shelf that knows of a piece of work
+    /// says that all of it is done.
+    is_unshelved: bool,
 }
 
 /// What became of output.
@@ -171,9 +185,24 @@ impl Writer {
         place: Option<u32>,
     ) -> Writer {
         let (until, again, turns, counts) = (None, None, None, Counts::default());
-        let (rule, version, owed_by) = (None, 0, 0);
+        let (rule, version, owed_by, is_unshelved) = (None, 0, 0, false);
         let (own, combined, form) = (own.map(Box::new), combined.map(Box::new), form.map(Box::new));
-        Writer { plan, own, combined, form, held, place, until, again, turns, rule, version, counts, owed_by }
+        Writer {
+            plan,
+            own,
+            combined,
+            form,
+            held,
+            place,
+            until,
+            again,
+            turns,
+            rule,
+            version,
+            counts,
+            owed_by,
+            is_unshelved,
+        }
     }
 
     /// For the journal.
@@ -341,13 +370,20 @@ impl Writer {
 
     /// Does a piece of work, on the first `len` bytes of the desk.
     pub fn write(&mut self, work: &Work, len: usize, now: Mono, desk: &mut Desk) -> Wrote {
-        self.take(work, len, now, desk, false)
+        self.take(work, len, now, desk, How::First)
     }
 
     /// Does what a daemon before us may have done in part.
     pub fn finish(&mut self, work: &Work, len: usize, now: Mono, desk: &mut Desk) -> Wrote {
-        if work.turn > 0 && (self.held.turn == work.turn || self.owed_by == work.turn) {
-            // What was left over is on the shelf, or what is owed on record, and that comes last.
+        if work.turn > 0 && self.held.turn == work.turn {
+            // What was left over is on the shelf already, and that comes last.
+            return Wrote::All;
+        }
+        if work.turn > 0 && self.owed_by == work.turn {
+            // The files have it, and what they do not have is on record: what is left over is not on the shelf.
+            if work.kind != Kind::Pay {
+                self.take(work, len, now, desk, How::RestOnly);
+            }
             return Wrote::All;
         }
         for (file, inode) in
@@ -369,10 +405,10 @@ impl Writer {
             }
             return self.pay(work, now, desk);
         }
-        self.take(work, len, now, desk, true)
+        self.take(work, len, now, desk, How::Again)
     }
 
-    fn take(&mut self, work: &Work, len: usize, now: Mono, desk: &mut Desk, again: bool) -> Wrote {
+    fn take(&mut self, work: &Work, len: usize, now: Mono, desk: &mut Desk, how: How) -> Wrote {
         if self.own.is_none() && self.combined.is_none() {
             return Wrote::All;
         }
@@ -411,8 +447,8 @@ impl Writer {
         let lost = |file: &Option<Box<LogFile>>| file.as_ref().map_or(0, |file| file.lost.all);
         let lost_before = lost(&self.own);
         for (file, before) in [(&mut self.own, work.before[0]), (&mut self.combined, work.before[1])] {
-            let Some(file) = file else { continue };
-            let skip = if again { file.already(before, output) } else { 0 };
+            let Some(file) = file.as_mut().filter(|_| how != How::RestOnly) else { continue };
+            let skip = if how == How::Again { file.already(before, output) } else { 0 };
             if put(file, &output[skip..], full, form, &mut At { clock, now, global: &rules.global, short })
                 == Wrote::Owes
             {
@@ -428,8 +464,9 @@ impl Writer {
         if !self.held.rest.is_empty() || !rest.is_empty() || continued != self.held.continued {
             let rest = rest.to_vec();
             (self.held.turn, self.held.rest, self.held.continued) = (work.turn, rest, continued);
-            if let Some(place) = self.place {
-                shelf.put(place, &mut self.held);
+            self.is_unshelved = true;
+            if wrote == Wrote::All {
+                self.shelve(shelf);
             }
             self.until = Some(now + UNFINISHED).filter(|_| !self.held.rest.is_empty());
         }
@@ -437,6 +474,15 @@ impl Writer {
         records.shrink_to(LINE * 8);
         self.again = Some(now + AGAIN).filter(|_| self.lacks_room());
         wrote
+    }
+
+    /// Lays the beginning of a line on the shelf, if it is not there.
+    pub fn shelve(&mut self, shelf: &mut Shelf) {
+        if std::mem::take(&mut self.is_unshelved)
+            && let Some(place) = self.place
+        {
+            shelf.put(place, &mut self.held);
+        }
     }
 
     /// Whether the beginning of a line has waited long enough.
@@ -452,7 +498,10 @@ impl Writer {
     /// Tries again to write what waits for room.
     pub fn pay(&mut self, work: &Work, now: Mono, desk: &mut Desk) -> Wrote {
         self.owed_by = work.turn;
-        self.put_nothing(now, desk)
+        let wrote = self.put_nothing(now, desk);
+        // The end of the line waits in the pipe: nobody has looked there meanwhile.
+        self.until = self.until.map(|_| now + UNFINISHED);
+        wrote
     }
 
     /// Tells what was lost, if there is room again.
