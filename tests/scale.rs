@@ -122,14 +122,18 @@ fn timed(home: &Home, args: &[&str]) {
     println!("pmx {}: {:?}", args.join(" "), began.elapsed());
 }
 
-/// What the daemon and its keeper hold in memory. The allowance is the base of a debug build, and 6 kB for each
-/// process; 10 000 may take 60 MB.
+/// What the daemon and its keeper hold in memory, without the pages of the program, which are many where it is not
+/// optimised. The allowance is what they hold without processes, and 6 kB for each; 10 000 may take 60 MB.
 #[track_caller]
 fn assert_lean(home: &Home, count: usize, when: &str) {
     let (daemon, keeper) = (home.daemon_pid().unwrap(), keeper_pid(home).unwrap());
-    let (both, fds) = (rss(daemon) + rss(keeper), fds(daemon).len());
-    println!("{when}: {both} kB resident, of which the keeper {} kB; {fds} fds", rss(keeper));
-    assert!(both <= 12_000 + 6 * count as u64, "{when}: {both} kB for {count} processes");
+    let of = |pid| rss(pid) - status(pid, "RssFile");
+    let both = || of(daemon) + of(keeper);
+    let all = rss(daemon) + rss(keeper);
+    println!("{when}: {all} kB resident, {} kB without the program; {} fds", both(), fds(daemon).len());
+    // What was needed to start them is given back when nothing happens any more.
+    wait_until("memory to be given back", || both() <= 3_000 + 6 * count as u64);
+    println!("then: {} kB without the program", both());
 }
 
 /// Starts what is declared, looks at it, kills its daemon, and stops it all by `end`.

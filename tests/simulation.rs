@@ -788,7 +788,7 @@ impl World {
             self.perform(all);
             if all {
                 self.check();
-                if self.random.chance(2) {
+                if self.random.below(1_000) < 3 {
                     self.rebirth();
                 }
             }
