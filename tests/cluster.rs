@@ -470,6 +470,7 @@ fn forged_messages_harm_nobody() {
          http.createServer((q, s) => s.end('alive')).listen(port, () => {
            for (let seq = 0; seq < 1200; seq++) {
              send({ cmd: 'NODE_CLUSTER', act: 'queryServer', seq, index: seq, address: null, port: 0, addressType: 4 });
+             if (seq >= 100) continue;
              send({ cmd: 'NODE_CLUSTER', ack: seq, accepted: seq % 2 === 0 });
              send({ cmd: 'NODE_CLUSTER', act: 'close', key: '127.0.0.1:' + seq + ':4:null' });
              send({ cmd: 'NODE_CLUSTER', act: 'listening', seq });

@@ -1,6 +1,7 @@
 //! What a child brings about ends with it, wherever it went, and is held to what was declared: with control
 //! groups and without.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -95,12 +96,17 @@ fn p05_whoever_leaves_group_session_and_parents_ends_with_the_app() {
     }
 }
 
-/// Whether a group is there, whatever hierarchy it is in.
-fn find_group(group: &Path) -> bool {
+/// Where a group is, whatever hierarchy it is in.
+fn directory_of(group: &Path) -> Option<PathBuf> {
     let name = group.strip_prefix("/").unwrap();
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let mut points = mounts.lines().filter(|line| line.split(' ').nth(2).unwrap().starts_with("cgroup"));
-    points.any(|line| Path::new(line.split(' ').nth(1).unwrap()).join(name).exists())
+    let points = mounts.lines().filter(|line| line.split(' ').nth(2).unwrap().starts_with("cgroup"));
+    let mut places = points.map(|line| Path::new(line.split(' ').nth(1).unwrap()).join(name));
+    places.find(|place| place.exists())
+}
+
+fn find_group(group: &Path) -> bool {
+    directory_of(group).is_some()
 }
 
 #[test]
@@ -273,6 +279,41 @@ open('strangers', 'w').write(str(bad))
         }
         assert_eq!((ran.code, ran.out.as_str()), (0, "0"), "{way}: {ran:?}");
     }
+}
+
+/// To make a group takes the kernel long, so there is one for the next child already.
+#[test]
+fn a_group_waits_for_the_next_child_and_none_piles_up() {
+    if !has_groups() {
+        return;
+    }
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
+    home.pmx(&["start", "app.sh", "-i", "2", "--min-uptime", "1"]).ok();
+    let (mut last, other) = (home.pid(0), home.pid(1));
+    let ours = directory_of(&groups(last)[0]).unwrap().parent().unwrap().to_path_buf();
+    let names = || {
+        let entries = fs::read_dir(&ours).into_iter().flatten().flatten();
+        let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entries.filter(is_group).map(|entry| entry.path()).collect::<BTreeSet<PathBuf>>()
+    };
+    for round in 0..3 {
+        let mut waiting = names();
+        for pid in [last, other] {
+            assert!(waiting.remove(&ours.join(groups(pid)[0].file_name().unwrap())), "{waiting:?}");
+        }
+        assert_eq!(waiting.len(), 1, "{waiting:?}");
+        signal(last, libc::SIGKILL);
+        last = wait_for("another one", || Some(home.pid(0)).filter(|pid| *pid > 0 && *pid != last));
+        assert_eq!(groups(last)[0].file_name(), waiting.pop_first().unwrap().file_name(), "round {round}");
+        if round == 1 {
+            // Of the group that waits only its name tells.
+            signal(home.daemon_pid().unwrap(), libc::SIGKILL);
+        }
+        wait_until("the group of the last one to go", || home.list().len() == 2 && names().len() == 3);
+    }
+    home.pmx(&["delete", "all"]).ok();
+    assert_eq!(names(), BTreeSet::new());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What a child sees: the environment of the shell that declared the app, then a short documented set of
 //! facts, then what the user declared, then what its runtime needs for the channel.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{App, Env, Text};
+use super::{App, Env, Filter, Text};
 use crate::time::Wall;
 
 /// Variables that speak of somebody else's child; never passed on.
@@ -80,9 +81,11 @@ pub struct Join<'a> {
 pub fn environment(app: &App, identity: &Identity, channel: Option<&Channel>) -> Env {
     let mut env = (*app.inherit.0).clone();
     for name in NOT_INHERITED {
-        env.0.remove(&Text::from(name));
+        env.0.remove(OsStr::new(name));
     }
-    env.0.retain(|name, _| app.variables.filter.passes(&name.lossy()));
+    if app.variables.filter != Filter::None {
+        env.0.retain(|name, _| app.variables.filter.passes(&name.lossy()));
+    }
     if let Some(user) = &app.user {
         env.set("USER", user.name.as_str());
         env.set("LOGNAME", user.name.as_str());

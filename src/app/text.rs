@@ -1,6 +1,7 @@
 //! Strings as the kernel has them: paths, arguments and environment values are bytes, not UTF-8.
 //! On the wire a `Text` is a JSON string where that loses nothing, else an array of its bytes.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -113,10 +114,16 @@ impl<'de> Deserialize<'de> for Text {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Env(pub BTreeMap<Text, Text>);
 
+impl Borrow<OsStr> for Text {
+    fn borrow(&self) -> &OsStr {
+        &self.0
+    }
+}
+
 impl Env {
     /// The value of `name`, if it is set.
     pub fn get(&self, name: &str) -> Option<&Text> {
-        self.0.get(&Text::from(name))
+        self.0.get(OsStr::new(name))
     }
 
     /// Sets `name` to `value`, replacing what was there.

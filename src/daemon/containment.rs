@@ -2,6 +2,7 @@
 //! holds it where one can be had; else its session and group, its descendants and the mark in their environment
 //! tell who belongs to it, and the keeper gets whoever lost a parent.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use crate::supervisor::{ChildId, End};
 use crate::sys::census::{self, Census, Member, Root};
 use crate::sys::cgroup::{self, Group, Tree};
 use crate::sys::{family, pidfd, proc, signals};
-use crate::time::{Millis, Mono};
+use crate::time::{Millis, Mono, Wall};
 
 /// `off`: no control groups.
 const SWITCH: &str = "PMX_CGROUP";
@@ -31,25 +32,72 @@ const LEFT: &str = "-left";
 #[derive(Debug, Default)]
 pub struct Containment {
     tree: Tree,
+    /// To make a group and to remove one takes the kernel a good part of the time between an end and the start after it.
+    /// So one waits for the next child, ...
+    spare: RefCell<Option<Spare>>,
+    /// ... and those whose child is over go after that; until when it is looked often whether they can.
+    leaving: Vec<(Group, Option<Mono>)>,
     /// Groups whose child is over, and until when it is looked often.
     litter: Vec<(Group, Option<Mono>)>,
     /// A look at all processes that serves for one round.
     census: Census,
 }
 
+/// A group without limits, made ahead.
+#[derive(Debug)]
+struct Spare {
+    /// Whose it is to be. Its name tells, should we die before that one is on record.
+    child: ChildId,
+    /// `None`: it could not be made.
+    group: Option<Group>,
+}
+
 impl Containment {
     /// The groups for a new child. The error is about a declared limit that cannot be had.
     pub fn enter(&self, request: &Request, mark: &str) -> Result<Option<Group>, Refused> {
-        let name = mark.split_once('-').map_or(mark, |(_, name)| name);
         let left = if request.app.kill_mode == KillMode::Process { LEFT } else { "" };
-        let made = self.tree.create(&format!("{name}{left}"), &together(&request.app.limits));
+        let limits = together(&request.app.limits);
+        if left.is_empty()
+            && limits == cgroup::Limits::default()
+            && let Some(spare) = self.spare.borrow_mut().take_if(|spare| spare.child == request.child)
+            && spare.group.is_some()
+        {
+            return Ok(spare.group);
+        }
+        let made = self.tree.create(&format!("{}{left}", group_name(mark)), &limits);
         made.map_err(|reason| Refused { reason, transient: false, errno: 0 })
+    }
+
+    /// Has a group wait for the next child, or none. One that waited for another child is removed.
+    fn keep_spare(&mut self, next: Option<ChildId>, home: &Home, wall: Wall) {
+        let spare = self.spare.get_mut();
+        if spare.as_ref().map(|spare| spare.child) == next {
+            return;
+        }
+        if let Some(group) = spare.take().and_then(|spare| spare.group) {
+            group.remove();
+        }
+        *spare = next.map(|child| {
+            let made = self.tree.create(group_name(&home.mark(child.0, wall)), &cgroup::Limits::default());
+            Spare { child, group: made.unwrap_or_default() }
+        });
+    }
+
+    /// Whether the kernel has killed anybody in a group for want of memory.
+    pub fn has_lacked_memory(&self, group: &Group) -> bool {
+        self.tree.has_lacked_memory(group)
     }
 
     /// Those of recorded groups that are ours.
     pub fn restore(&self, paths: Vec<PathBuf>) -> Option<Group> {
         let is_ours = !paths.is_empty() && paths.iter().all(|path| self.tree.owns(path));
         is_ours.then_some(Group { paths })
+    }
+
+    fn remove_leaving(&mut self) {
+        for (group, until) in std::mem::take(&mut self.leaving) {
+            self.dispose(Some(group), until);
+        }
     }
 
     fn dispose(&mut self, group: Option<Group>, until: Option<Mono>) {
@@ -64,6 +112,11 @@ impl Containment {
             !group.remove()
         });
     }
+}
+
+/// What the group of a child is called that has this mark.
+fn group_name(mark: &str) -> &str {
+    mark.split_once('-').map_or(mark, |(_, name)| name)
 }
 
 /// What a control group is to limit.
@@ -116,8 +169,18 @@ impl Children {
         }
     }
 
+    /// What was begun in this round is done: what could wait follows, and a group is made for the child after the last
+    /// one, whose number is `next`.
+    pub fn end_round(&mut self, next: ChildId, home: &Home, wall: Wall) {
+        self.containment.remove_leaving();
+        let is_used = self.containment.tree.is_there() && !self.living.is_empty();
+        self.containment.keep_spare(is_used.then_some(next), home, wall);
+    }
+
     /// Nothing is to be started any more: our directories go.
-    pub fn leave(&mut self, now: Mono) {
+    pub fn leave(&mut self, home: &Home, now: Mono) {
+        self.containment.remove_leaving();
+        self.containment.keep_spare(None, home, Wall(0));
         self.containment.tidy(now);
         self.containment.tree.remove();
     }
@@ -243,7 +306,7 @@ impl Children {
         let mut child = self.living.remove(&id)?;
         let until = (child.app.kill_mode != KillMode::Process).then_some(now + PATIENCE);
         self.containment.tidy(now);
-        self.containment.dispose(child.group.take(), until);
+        self.containment.leaving.extend(child.group.take().map(|group| (group, until)));
         Some(*child)
     }
 

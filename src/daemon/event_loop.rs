@@ -50,6 +50,8 @@ const BUSY: Millis = Millis(10_000);
 const BUSY_LOOK: Millis = Millis(5_000);
 /// The size of one look into a channel.
 const BUFFER: usize = 64 << 10;
+/// How long what a child closed is left alone, if its end is not told before.
+const CLOSED_REST: Millis = Millis(1);
 /// So long after the last event the code that it took is given back, if it is so long since the last time.
 const QUIET: Millis = Millis(1_000);
 const FORGET: Millis = Millis(5_000);
@@ -396,6 +398,7 @@ impl Daemon {
         self.begin();
         self.perform_actions();
         self.record();
+        self.end_round();
         let mut armed: Option<Mono> = None;
         // When code is given back, and when it was.
         let (mut quiet, mut forgotten) = (Some(self.now + QUIET), Mono(0));
@@ -448,6 +451,7 @@ impl Daemon {
             self.update_if_due();
             self.update_triggers();
             self.record();
+            self.end_round();
             self.control.flush(self.poll.registry());
             self.forget_answered();
             let is_over = self.control.is_flushed() && !self.autosave.is_writing() && self.dispatch.is_idle();
@@ -455,6 +459,11 @@ impl Daemon {
                 return self.end_alerts();
             }
         }
+    }
+
+    /// What could wait until all else is done.
+    fn end_round(&mut self) {
+        self.children.end_round(self.supervisor.next_child(), &self.home, clock::wall());
     }
 
     /// How long the kernel may let us sleep.
@@ -489,10 +498,20 @@ impl Daemon {
 
     /// Notes what became ready. What rests stays at rest: its bytes do not run away.
     fn gather(&mut self, events: &Events) {
-        for source in events.iter().filter_map(|event| Source::from_token(event.token())) {
-            if !self.resting.iter().any(|(_, resting)| *resting == source) {
-                self.ready.insert(source);
+        for event in events {
+            let Some(source) = Source::from_token(event.token()) else { continue };
+            if self.resting.iter().any(|(_, resting)| *resting == source) {
+                continue;
             }
+            if event.is_read_closed() && source.is_of_child() {
+                // Who dies closes what it has a moment before we are told of its death. Either it is known by now, and
+                // what was closed is looked at with it, or it need not wait for what we do about that.
+                self.has_exits = true;
+                self.ready.insert(Source::Signals);
+                self.resting.insert((self.now + CLOSED_REST, source));
+                continue;
+            }
+            self.ready.insert(source);
         }
         while let Some(&(until, source)) = self.resting.first()
             && until <= self.now

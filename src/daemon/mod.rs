@@ -124,7 +124,7 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
             daemon.keep_memory();
             daemon.run(resurrect);
             daemon.end_outputs();
-            daemon.children.leave(clock::mono());
+            daemon.children.leave(&daemon.home, clock::mono());
             board.set_phase(Phase::Ending);
             // In this order: who finds the lock free finds no trace of us.
             daemon.leave();

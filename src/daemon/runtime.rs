@@ -131,7 +131,7 @@ pub fn main(homes: &[PathBuf], container: Container, shared: Shared) -> ExitCode
         Ok((mut daemon, home)) => {
             board.set_phase(board::Phase::Serving);
             daemon.run(false);
-            daemon.children.leave(clock::mono());
+            daemon.children.leave(&daemon.home, clock::mono());
             if !home.is_nowhere() {
                 daemon.leave();
             }

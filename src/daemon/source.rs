@@ -46,6 +46,11 @@ pub enum Source {
 const KIND_SHIFT: u32 = 56;
 
 impl Source {
+    /// Whether a child holds the other end.
+    pub fn is_of_child(self) -> bool {
+        matches!(self, Source::Stdout(_) | Source::Stderr(_) | Source::Channel(_))
+    }
+
     /// As a token: 8 bits of kind, 56 bits of id.
     pub fn token(self) -> Token {
         let (kind, id) = match self {

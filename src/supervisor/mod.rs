@@ -189,6 +189,11 @@ impl Supervisor {
         child.0 >= self.next_child
     }
 
+    /// The number that the next child gets.
+    pub fn next_child(&self) -> ChildId {
+        ChildId(self.next_child)
+    }
+
     /// What is armed.
     pub fn timers(&self) -> &Timers {
         &self.timers

@@ -2,9 +2,10 @@
 //! Version 2 where it is delegated to us; else any hierarchy of version 1 serves to know who belongs together.
 //! Nothing above our own group is ever changed, and nothing is removed but what lies below our own directory.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,8 @@ pub struct Tree {
     name: String,
     /// The one by which it is known who belongs to whom comes first.
     usable: Vec<Hierarchy>,
+    /// Groups of version 2 count who was killed for want of memory.
+    counts_memory: Cell<bool>,
 }
 
 /// The groups of one child: one that tells who is in it, and others that only limit.
@@ -113,13 +116,16 @@ impl Tree {
             () if found.has("pids") => 2,
             () => 3,
         });
-        let mut tree = Tree { name: name.to_string(), usable };
+        let mut tree = Tree { name: name.to_string(), usable, counts_memory: Cell::new(false) };
         while let Some(first) = tree.usable.first()
             && let Err(error) = make(&tree.directory(first))
         {
             log::debug!("make a group in {}: {error}", first.own.display());
             tree.usable.remove(0);
         }
+        let v2 = tree.usable.iter().find(|found| found.is_v2);
+        let counts = v2.is_some_and(|v2| is_enabled(&tree.directory(v2), MEMORY));
+        tree.counts_memory.set(counts);
         tree
     }
 
@@ -195,11 +201,10 @@ impl Tree {
     fn enable(&self, hierarchy: &Hierarchy, controller: &str) -> Result<(), String> {
         let directory = self.directory(hierarchy);
         for group in [&hierarchy.own, &directory] {
-            let path = group.join("cgroup.subtree_control");
-            let has = |text: String| text.split_whitespace().any(|found| found == controller);
-            if fs::read_to_string(&path).is_ok_and(has) {
+            if is_enabled(group, controller) {
                 continue;
             }
+            let path = group.join("cgroup.subtree_control");
             let mut enabled = fs::write(&path, format!("+{controller}"));
             if matches!(&enabled, Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
                 let ours = directory.join(OURS);
@@ -218,6 +223,9 @@ impl Tree {
                 ),
                 _ => format!("limit by {controller} in {}: {}", group.display(), super::reason(&error)),
             })?;
+        }
+        if controller == MEMORY {
+            self.counts_memory.set(true);
         }
         Ok(())
     }
@@ -239,6 +247,27 @@ impl Tree {
     /// Whether a directory is one of ours: what is written down may be of another time.
     pub fn owns(&self, path: &Path) -> bool {
         self.usable.iter().any(|hierarchy| path.parent() == Some(&self.directory(hierarchy)))
+    }
+
+    /// Whether the kernel has killed anybody in a group for want of memory.
+    pub fn has_lacked_memory(&self, group: &Group) -> bool {
+        let mut places: Vec<(&PathBuf, &str)> = Vec::new();
+        for path in &group.paths {
+            let of_path = self.usable.iter().find(|found| path.parent() == Some(&self.directory(found)));
+            match of_path {
+                Some(v2) if v2.is_v2 => {
+                    places.extend(self.counts_memory.get().then_some((path, "memory.events")))
+                }
+                Some(v1) if v1.has(MEMORY) => places.push((path, "memory.oom_control")),
+                _ => {}
+            }
+        }
+        let is_told = |(path, file): &(&PathBuf, &str)| {
+            let text = fs::read_to_string(path.join(file)).unwrap_or_default();
+            let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
+            counts.any(|count| count.trim() != "0")
+        };
+        places.iter().any(is_told)
     }
 
     /// Removes our directories, if nothing is in them.
@@ -286,22 +315,13 @@ impl Group {
     /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
         let Some(path) = self.paths.first() else { return true };
-        match fs::read_to_string(path.join("cgroup.events")) {
-            Ok(text) => text.lines().any(|line| line == "populated 0"),
+        // As few calls as can be: a restart waits for this.
+        let mut text = [0; 64];
+        let read = fs::File::open(path.join("cgroup.events")).and_then(|mut file| file.read(&mut text));
+        match read {
+            Ok(count) => text[..count].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"),
             Err(_) => self.pids().is_empty(),
         }
-    }
-
-    /// Whether the kernel has killed anybody in it for want of memory.
-    pub fn has_lacked_memory(&self) -> bool {
-        let read = |file: &str, path: &PathBuf| fs::read_to_string(path.join(file)).unwrap_or_default();
-        let is_told = |text: String| {
-            let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
-            counts.any(|count| count.trim() != "0")
-        };
-        self.paths
-            .iter()
-            .any(|path| is_told(read("memory.events", path)) || is_told(read("memory.oom_control", path)))
     }
 
     /// Sends a signal to everybody in it who is not in `but`. It reaches nobody else, whoever gets a number of theirs.
@@ -356,6 +376,15 @@ impl Group {
         }
         gone
     }
+}
+
+/// The controller of memory.
+const MEMORY: &str = "memory";
+
+/// Whether the groups below a group of version 2 are limited by a controller.
+fn is_enabled(group: &Path, controller: &str) -> bool {
+    let text = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
+    text.split_whitespace().any(|found| found == controller)
 }
 
 /// A group and those below it, each after the one that it is in.

@@ -38,7 +38,8 @@ impl Children {
             text = format!("{text} ({refused})");
         }
         let may_be_victim = !child.told_to_stop && (code.is_none() || child.app.limits.memory.is_some());
-        let out_of_memory = may_be_victim && child.group.as_ref().is_some_and(Group::has_lacked_memory);
+        let lacked_memory = |group: &Group| self.containment.has_lacked_memory(group);
+        let out_of_memory = may_be_victim && child.group.as_ref().is_some_and(lacked_memory);
         if out_of_memory {
             text.push_str(" (out of memory)");
         }

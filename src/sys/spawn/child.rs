@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::ptr;
+use std::sync::OnceLock;
 
 use libc::{c_char, c_int, c_long, c_void};
 
@@ -28,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) low_table: bool,
     /// In how many of its groups it is already.
     pub(super) born_in: usize,
+    /// The signals whose dispositions it sets back, a bit for each.
+    pub(super) signals: u64,
     /// As the kernel reads it.
     oom_score_adj: Option<String>,
     /// The same as declared.
@@ -88,6 +91,7 @@ impl<'a> Plan<'a> {
             close_range,
             low_table,
             born_in: 0,
+            signals: ALL_SIGNALS,
             oom_score_adj,
             oom_score_wanted,
             cloned: 0,
@@ -129,7 +133,7 @@ fn become_program(plan: &mut Plan) -> Result<Infallible, Failure> {
         leave_table()?;
     }
     enter_groups(plan.wanted.groups.iter().skip(plan.born_in))?;
-    reset_dispositions();
+    reset_dispositions(plan.signals);
     lead(plan.wanted.terminal)?;
     place_fds(&mut plan.moves)?;
     close_others(&plan.moves, plan.close_range);
@@ -379,15 +383,33 @@ fn check(step: Step, result: c_long) -> Result<c_long, Failure> {
 const SIGNALS: c_int = 64;
 const MASK_BYTES: usize = 8;
 
+/// Every signal, as a set.
+pub(super) const ALL_SIGNALS: u64 = u64::MAX;
+
 /// An exec resets what is handled but keeps what is ignored, and Rust ignores SIGPIPE.
-fn reset_dispositions() {
+fn reset_dispositions(signals: u64) {
     // The kernel's sigaction, whose layout differs between architectures: all zero is "default".
     let default = [0u64; 8];
-    for signal in 1..=SIGNALS {
+    for signal in (1..=SIGNALS).filter(|signal| signals >> (signal - 1) & 1 == 1) {
         // SAFETY: the kernel reads its sigaction, at most 32 bytes, from `default` and writes nothing.
         // The table of dispositions is the child's own (no CLONE_SIGHAND). SIGKILL and SIGSTOP fail: fine.
         unsafe { call!(libc::SYS_rt_sigaction, signal, &default, ptr::null::<c_void>(), MASK_BYTES) };
     }
+}
+
+/// The signals that this process ignores, as a set: what it was started with, and SIGPIPE. Nothing in pmx ignores one
+/// later. (Only for machines where the kernel's sigaction begins with the handler: see `clone3`.)
+pub(super) fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    let is_ignored = |signal: &c_int| {
+        let mut action = [0u64; 8];
+        // SAFETY: the kernel reads nothing, and writes its sigaction, at most 32 bytes, to `action`.
+        let done =
+            unsafe { call!(libc::SYS_rt_sigaction, *signal, ptr::null::<c_void>(), &mut action, MASK_BYTES) };
+        done == 0 && action[0] == libc::SIG_IGN as u64
+    };
+    let set = || (1..=SIGNALS).filter(is_ignored).map(|signal| 1 << (signal - 1)).sum();
+    *IGNORED.get_or_init(set)
 }
 
 /// Sets which signals are blocked in this thread, all 64 of them: libc's own call leaves out those it uses.

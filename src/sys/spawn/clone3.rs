@@ -26,10 +26,11 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Flags of clone(2), where the pidfd goes, and the child's stack: its lowest address and its bytes.
+    /// Flags of clone(2), where the pidfd goes, and the child's stack: its lowest address and its bytes. No signal has a
+    /// handler in the child.
     pub(super) fn new(flags: c_int, pidfd: *mut c_int, stack: *mut c_void, stack_size: usize) -> Arguments {
         Arguments {
-            flags: (flags | libc::CLONE_PIDFD) as u64,
+            flags: (flags | libc::CLONE_PIDFD) as u64 | CLEAR_SIGHAND,
             pidfd: pidfd as u64,
             exit_signal: libc::SIGCHLD as u64,
             stack: stack as u64,
@@ -56,7 +57,10 @@ impl Arguments {
     }
 }
 
-/// `CLONE_INTO_CGROUP`, which does not fit into the flags of clone(2).
+/// `CLONE_CLEAR_SIGHAND`: in the child what has a handler is at its default. As the next one, it does not fit into the
+/// flags of clone(2).
+const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// `CLONE_INTO_CGROUP`.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Has the child run `child(data)` on the stack of `arguments`. The pid.

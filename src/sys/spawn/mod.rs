@@ -355,6 +355,7 @@ fn send_off(stack: &Stack, plan: &mut Plan, inside: &AtomicU32) -> Option<Cloned
         arguments.enter_group(group);
         plan.born_in = 1;
     }
+    plan.signals = child::ignored_signals();
     let blocked = BlockedSignals::new();
     plan.cloned = clock::boot_nanos();
     // SAFETY: the child runs `child::run` on a stack of its own and shares our memory. It is done with it when `inside`
@@ -380,6 +381,7 @@ fn clone(stack: &Stack, plan: &mut Plan, with_pidfd: bool) -> io::Result<Cloned>
     if with_pidfd {
         flags |= libc::CLONE_PIDFD;
     }
+    plan.signals = child::ALL_SIGNALS;
     let blocked = BlockedSignals::new();
     plan.cloned = clock::boot_nanos();
     // SAFETY: as above, but CLONE_VFORK suspends this thread until the child has executed or exited.
