@@ -25,23 +25,32 @@ fn kills_under_load(policy: &str) {
         &["-i", "2", "--balance", policy, "--max-restarts", "1000"],
     );
     server.answering(2);
-    let (_, report) = server.under_load(server.plan(false), || {
-        for kill in 0..KILLS {
+    let (slowest, report) = server.under_load(server.plan(false), || {
+        let replaced = (0..KILLS).map(|kill| {
             let id = (kill % 2) as u32;
             let pid = home.pid(id);
+            let death = Instant::now();
             signal(pid, KILL);
             wait_until("another worker", || {
                 let process = home.process(id);
                 process["pid"] != pid && process["pm2_env"]["status"] == "online"
             });
-        }
+            death.elapsed()
+        });
+        replaced.max().unwrap()
     });
     let failures = &report.failures;
-    println!("{policy}: {} requests, {KILLS} kills: {failures}, max {:?}", report.ok, report.latency.max());
+    let longest = report.latency.max();
+    println!(
+        "{policy}: {} requests, {KILLS} kills: {failures}, {longest:?}, replaced in {slowest:?}",
+        report.ok
+    );
     let broken = failures.of(Failure::Reset) + failures.of(Failure::ClosedEarly);
     assert_eq!(failures.total(), broken, "{policy}: {failures}");
     assert!(broken <= KILLS * 16, "{policy}: {failures}");
-    assert!(report.ok > 100 && report.latency.max() < Duration::from_secs(5), "{:?}", report.latency.max());
+    // Some wait for a replacement, and that takes as long as the machine needs to start Node.
+    assert!(longest < 3 * slowest + Duration::from_secs(5), "{longest:?}, replaced in {slowest:?}");
+    assert!(report.ok > 100, "{}", report.ok);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod probe;
 pub mod server;
 pub mod systemd;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -223,9 +224,36 @@ impl Drop for Home {
             eprintln!("{}", self.last_lines());
         }
         if self.path.exists() {
-            let _ = std::fs::remove_dir_all(self.state());
+            let state = self.state();
+            let _ = std::fs::remove_dir_all(&state);
+            remove_groups(&format!("{}-", state.file_name().unwrap().display()));
         }
-        let _ = std::fs::remove_dir_all(&self.dir);
+        // A helper of a daemon that was killed may write its last file meanwhile.
+        let until = Instant::now() + DEADLINE;
+        while std::fs::remove_dir_all(&self.dir).is_err() && self.dir.exists() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Removes the control groups that a daemon left which was killed, and its keeper with it.
+fn remove_groups(beginning: &str) {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let (mounts, own) = (read("/proc/mounts"), read("/proc/self/cgroup"));
+    let points = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    for point in points.filter(|words| words[2].starts_with("cgroup")) {
+        let paths: BTreeSet<_> = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+        for path in paths {
+            let ours = Path::new(point[1]).join(path.trim_start_matches('/'));
+            let groups = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+            for left in groups(&ours).filter(|left| left.file_name().to_string_lossy().starts_with(beginning))
+            {
+                for group in groups(&left.path()) {
+                    let _ = std::fs::remove_dir(group.path());
+                }
+                let _ = std::fs::remove_dir(left.path());
+            }
+        }
     }
 }
 
