@@ -52,8 +52,6 @@ impl Daemon {
     /// Looks after logs that were rotated in this round, and those whose disks have little room.
     pub(super) fn look_after_logs(&mut self) {
         for (path, rule) in std::mem::take(&mut self.desk.turned) {
-            // Others of us write to it as well, and shall do so to the new one.
-            self.children.renew_logs(&path);
             log::info!("rotated {}", path.display());
             self.tidy.turned.insert(path, rule);
         }

@@ -135,6 +135,7 @@ impl Children {
         let Some(output) = self.outputs.get_mut(&of) else { return Progress::Drained };
         let mut nobody = Tail::default();
         let tail = self.living.get_mut(&id).map_or(&mut nobody, |child| &mut child.tail);
+        let turned = desk.turned.len();
         let (visit, changed) = output.visit(now, of, desk, tail);
         if changed {
             self.changed_outputs.insert(of);
@@ -142,6 +143,7 @@ impl Children {
         if visit == Visit::Closed {
             output.end(now, of, desk);
         }
+        self.renew_turned(turned, desk);
         self.look_later(of);
         if let Visit::Open(progress) = visit {
             self.watch_output(registry, of, progress);
@@ -197,9 +199,12 @@ impl Children {
         self.renew(Writer::renew);
     }
 
-    /// A log was rotated: whoever writes to it goes on in the new one.
-    pub fn renew_logs(&mut self, path: &Path) {
-        self.renew(|writer| writer.renew_if(path));
+    /// Logs were rotated, those on the desk after the first `before`: whoever writes to them goes on in the new ones. At
+    /// once, since who follows them reads an old one only as far as it goes.
+    fn renew_turned(&mut self, before: usize, desk: &Desk) {
+        for (path, _) in desk.turned.iter().skip(before) {
+            self.renew(|writer| writer.renew_if(path));
+        }
     }
 
     fn renew(&mut self, renew: impl Fn(&mut Writer) -> bool) {
@@ -223,9 +228,11 @@ impl Children {
     /// Looks at one of them.
     pub fn look_at_output(&mut self, of: (ChildId, Stream), now: Mono, desk: &mut Desk) {
         let Some(output) = self.outputs.get_mut(&of) else { return };
+        let turned = desk.turned.len();
         if output.on_time(now, of, desk) {
             self.changed_outputs.insert(of);
         }
+        self.renew_turned(turned, desk);
         self.look_later(of);
     }
 
