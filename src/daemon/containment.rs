@@ -74,13 +74,12 @@ impl Containment {
         if spare.as_ref().map(|spare| spare.child) == next {
             return;
         }
-        if let Some(group) = spare.take().and_then(|spare| spare.group) {
-            group.remove();
-        }
+        let unused = spare.take().and_then(|spare| spare.group);
         *spare = next.map(|child| {
             let made = self.tree.create(group_name(&home.mark(child.0, wall)), &cgroup::Limits::default());
             Spare { child, group: made.unwrap_or_default() }
         });
+        self.dispose(unused, None);
     }
 
     /// Whether the kernel has killed anybody in a group for want of memory.
