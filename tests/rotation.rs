@@ -548,3 +548,40 @@ fn the_daemons_own_log_is_kept_short() {
     wait_until("its words", || fs::read_to_string(&log).unwrap().contains("serves"));
     assert_eq!(fs::read_to_string(home.path().join("pmx.log.1")).unwrap(), old);
 }
+
+/// All have written before the daemon looks, so that it finds them in one round: whoever comes second finds the log full and
+/// rotates it, and the third has it open yet.
+#[test]
+fn l06_who_shares_a_log_writes_to_the_new_one_as_soon_as_it_is_rotated() {
+    let home = Home::new();
+    home.file(
+        "app.pl",
+        "#!/usr/bin/perl\n$| = 1; print \"begun\\n\"; select undef, undef, undef, 0.01 until -e 'go'; \
+         syswrite STDOUT, \"from $ENV{pm_id}\\n\" x 500; open F, '>', \"done$ENV{pm_id}\"; close F; sleep 1000\n",
+    );
+    let app = json!({
+        "name": "app", "script": "./app.pl", "instances": 3, "exec_mode": "fork", "merge_logs": true,
+        "log_rotate": {"max_size": 1_000, "retain": "all", "dateFormat": "YYYY"},
+    });
+    home.file("apps.json", &json!([app]).to_string());
+    home.pmx(&["start", "apps.json"]).ok();
+    // Where a log is has just been looked at, then.
+    wait_until("all to have begun", || home.log("app-out.log").lines().count() == 3);
+    let daemon = home.daemon_pid().unwrap();
+    signal(daemon, libc::SIGSTOP);
+    home.file("go", "");
+    wait_until("all to have written", || (0..3).all(|id| home.dir().join(format!("done{id}")).exists()));
+    signal(daemon, libc::SIGCONT);
+    let logs = || {
+        let entries = fs::read_dir(home.path().join("logs")).unwrap().flatten();
+        let out = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("app-out"));
+        out.map(|entry| fs::read_to_string(entry.path()).unwrap()).collect::<Vec<String>>()
+    };
+    wait_until("all lines", || logs().iter().map(|log| log.lines().count()).sum::<usize>() == 1_503);
+    for log in logs() {
+        let all_wrote = (0..3).all(|id| log.contains(&format!("from {id}")));
+        assert!(!all_wrote, "the last one wrote to what was rotated");
+    }
+    let told = fs::read_to_string(home.path().join("pmx.log")).unwrap();
+    assert!(!told.contains("another file by now"), "{told}");
+}

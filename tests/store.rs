@@ -71,6 +71,7 @@ fn traced(home: &Home, content: &[u8], options: &[&str]) -> Option<i32> {
     if status.signal().is_some() { None } else { status.code() }
 }
 
+/// A usual run takes a part of the bytes; with `PMX_TEST_SWEEP` it takes each.
 #[test]
 fn s01_a_crash_after_any_byte_leaves_the_old_list() {
     let home = Home::new();

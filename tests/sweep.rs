@@ -3,7 +3,7 @@
 //! `b11_1` (here) has a system call fail, by strace: of the keeper, of the daemon, or of a child of theirs on its way to
 //! its program. `b11_2` (in `steps`) has the daemon abort at one of the places that it passes whenever it changes
 //! something. A run of the tests takes a sample, which is always the same one. With `PMX_TEST_SWEEP=all` every
-//! case is taken, which lasts about an hour; `PMX_TEST_SWEEP=serve:openat` takes those with that in their names, as a
+//! case is taken, which lasts hours; `PMX_TEST_SWEEP=serve:openat` takes those with that in their names, as a
 //! failure tells them.
 
 mod calls;

@@ -16,6 +16,8 @@ use super::pidfd;
 
 /// The group of the keeper and the daemon, where theirs may hold no process because groups below it are limited.
 const OURS: &str = "supervisor";
+/// The controller of memory.
+const MEMORY: &str = "memory";
 /// How often a group that cannot be ended as one is gone through, for processes that appear meanwhile.
 const PASSES: usize = 16;
 /// How deep groups that a child made itself are followed.
@@ -377,9 +379,6 @@ impl Group {
         gone
     }
 }
-
-/// The controller of memory.
-const MEMORY: &str = "memory";
 
 /// Whether the groups below a group of version 2 are limited by a controller.
 fn is_enabled(group: &Path, controller: &str) -> bool {
