@@ -239,6 +239,30 @@ fn log_files_are_made_where_they_are_wanted_or_it_is_said_why_not() {
 }
 
 #[test]
+fn what_was_started_goes_on_without_a_log_that_cannot_be_opened() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\necho one $$\nexec sleep 1000\n");
+    home.pmx(&["start", "app.sh", "-o", "logs/app.log", "--min-uptime", "0"]).ok();
+    let (logs, moved) = (home.dir().join("logs"), home.dir().join("moved"));
+    let said = |pid: i32| fs::read_to_string(logs.join("app.log")).unwrap().contains(&format!("one {pid}"));
+    fs::rename(&logs, &moved).unwrap();
+    // No directory, and none can be made.
+    fs::write(&logs, "").unwrap();
+    let pid = home.pid(0);
+    signal(pid, libc::SIGKILL);
+    wait_until("another child", || home.pid(0) != pid && home.status(0) == "online");
+    // Who asks is told.
+    let ran = home.pmx(&["restart", "app"]).failed();
+    assert!(ran.err.contains("app.log: not a directory"), "{ran:?}");
+    fs::remove_file(&logs).unwrap();
+    fs::rename(&moved, &logs).unwrap();
+    home.pmx(&["restart", "app"]).ok();
+    wait_until("its words", || said(home.pid(0)));
+    let own = fs::read_to_string(home.path().join("pmx.log")).unwrap();
+    assert!(own.contains("app.log: not a directory; its bytes are lost until it can be"), "{own}");
+}
+
+#[test]
 fn instances_write_to_files_of_their_own_unless_they_share_one() {
     let home = Home::new();
     home.file("app.sh", "#!/bin/sh\necho instance $NODE_APP_INSTANCE\nexec sleep 1000\n");

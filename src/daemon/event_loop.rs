@@ -272,7 +272,7 @@ impl Daemon {
         let updating = left.updating.take();
         let sampled_at = runtime.is_none().then(|| home.path());
         let sampling = Sampling::new(sampled_at, children.ids().next().is_some());
-        let memo = Memo::new(journal, shared.fd, left.head.serial, left.strange, left.spared);
+        let memo = Memo::new(journal, shared.fd, left.head, left.strange, left.spared);
         let mut daemon = Daemon {
             poll,
             autosave: if runtime.is_some() { Autosave::none() } else { Autosave::new(home.path()) },

@@ -96,7 +96,7 @@ impl Home {
                 let _ = fs::remove_file(file.path());
             }
         }
-        let home = Home::resume(path);
+        let home = Home::resume(path)?;
         if let Ok(left) = fs::read_dir(Path::new(PUBLIC).join("claims")) {
             let ours = format!("{}-", home.identity);
             for file in left.flatten().filter(|f| f.file_name().to_string_lossy().starts_with(&ours)) {
@@ -107,7 +107,11 @@ impl Home {
     }
 
     /// The home that a daemon before us had prepared.
-    pub fn resume(path: PathBuf) -> Home {
+    pub fn resume(path: PathBuf) -> Result<Home, String> {
+        // Nothing that is kept elsewhere would be found by another identity.
+        let found = fs::metadata(&path)
+            .map_err(|error| format!("look at {}: {}", path.display(), crate::sys::reason(&error)))?;
+        let identity = format!("{:x}.{:x}", found.dev(), found.ino());
         let preload = path.join("run/pmx-preload.cjs");
         let preload = match replace(&preload, node::PRELOAD.as_bytes()) {
             Ok(()) => Some(preload),
@@ -118,27 +122,29 @@ impl Home {
                 None
             }
         };
-        let found = fs::metadata(&path).map_or((0, 0), |found| (found.dev(), found.ino()));
-        let identity = format!("{:x}.{:x}", found.0, found.1);
-        Home { path, identity, preload, public: OnceLock::new() }
+        Ok(Home { path, identity, preload, public: OnceLock::new() })
     }
 
     /// Where the journal lives, which holds the environments of apps: in memory, and no longer than this boot.
-    /// `None`: there is no such place, or somebody else was there first.
-    pub fn state(&self) -> Option<PathBuf> {
+    /// `None`: there is no such place, or somebody else was there first. An error: that cannot be told.
+    pub fn state(&self) -> Result<Option<PathBuf>, String> {
         let us = nix::unistd::geteuid().as_raw();
         let path = Path::new(pipe::MEMORY).join(format!("pmx-{us}-{}", self.identity));
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
-            _ => {}
+        // What counts is whether it is there.
+        let _ = fs::DirBuilder::new().mode(0o700).create(&path);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => {
+                let is_ours = found.is_dir() && found.uid() == us && found.mode() & 0o777 == 0o700;
+                Ok(is_ours.then_some(path))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("look at {}: {}", path.display(), crate::sys::reason(&error))),
         }
-        let found = fs::symlink_metadata(&path).ok()?;
-        (found.is_dir() && found.uid() == us && found.mode() & 0o777 == 0o700).then_some(path)
     }
 
     /// Gives what outlives a daemon a name there, so that it outlives its keeper, too.
     pub fn keep_memory(&self, board: BorrowedFd, lines: Option<BorrowedFd>) {
-        let Some(state) = self.state() else { return };
+        let Ok(Some(state)) = self.state() else { return };
         for (file, name) in [(Some(board), BOARD), (lines, LINES)] {
             if let Some(file) = file
                 && let Err(error) = pipe::name(file, &state.join(name))
@@ -151,7 +157,7 @@ impl Home {
 
     /// What a daemon had so, that was killed together with its keeper: its board, and the beginnings of lines.
     pub fn memory_left(&self) -> [Option<File>; 2] {
-        let state = self.state();
+        let state = self.state().ok().flatten();
         [BOARD, LINES].map(|name| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
@@ -220,7 +226,7 @@ impl Home {
         match reach {
             Reach::Own => {
                 let path = Some(self.path.join("run/notify")).filter(fits);
-                path.or_else(|| Some(self.state()?.join("notify"))).ok_or_else(absent)
+                path.or_else(|| Some(self.state().ok()??.join("notify"))).ok_or_else(absent)
             }
             Reach::All => {
                 let public = self.public().ok_or_else(absent)?;

@@ -39,22 +39,40 @@ pub struct Journal {
 /// The names of its files.
 pub const FILES: [&str; 2] = ["state-a", "state-b"];
 
+/// Those of a journal below `directory`. What is there counts until there is something new: we may die before that.
+fn open(directory: &Path) -> io::Result<[File; 2]> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    Ok([options.open(directory.join(FILES[0]))?, options.open(directory.join(FILES[1]))?])
+}
+
+fn in_memory() -> io::Result<[File; 2]> {
+    Ok([pipe::memory("pmx-journal")?.into(), pipe::memory("pmx-journal")?.into()])
+}
+
 impl Journal {
     /// A new journal, in files below `directory`; in memory, if that takes none or there is none.
+    ///
+    /// # Errors
+    /// There is no memory for it; or an earlier one is in that directory and can neither be used nor removed.
     pub fn create(board: &'static Board, directory: Option<&Path>) -> io::Result<Journal> {
-        let open = |name: &str| {
-            let Some(directory) = directory else {
-                return Ok(File::from(pipe::memory("pmx-journal")?));
-            };
-            let mut options = OpenOptions::new();
-            // What is there counts until there is something new: we may die before that.
-            options.read(true).write(true).create(true).mode(0o600);
-            options.custom_flags(libc::O_NOFOLLOW).open(directory.join(name)).or_else(|error| {
-                log::warn!("open {}: {error}; the journal is in memory", directory.join(name).display());
-                Ok::<File, io::Error>(File::from(pipe::memory("pmx-journal")?))
-            })
+        let files = match directory.map(open) {
+            Some(Ok(files)) => files,
+            Some(Err(error)) => {
+                let directory = directory.unwrap_or(Path::new(""));
+                // A later daemon would believe it, and it would be old.
+                for path in FILES.map(|name| directory.join(name)) {
+                    match std::fs::remove_file(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                let reason = crate::sys::reason(&error);
+                log::warn!("open files in {}: {reason}; the journal is in memory", directory.display());
+                in_memory()?
+            }
+            None => in_memory()?,
         };
-        let files = [open(FILES[0])?, open(FILES[1])?];
         board.set_fd(Slot::JournalA, files[0].as_raw_fd());
         board.set_fd(Slot::JournalB, files[1].as_raw_fd());
         board.journal.store(0, SeqCst);

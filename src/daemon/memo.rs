@@ -25,6 +25,8 @@ pub struct Memo {
     board: OwnedFd,
     envs: Common<Env>,
     apps: Common<App>,
+    /// The name of this boot; empty: not known.
+    boot: String,
     serial: u64,
     /// Lines of later versions, kept.
     strange: Vec<Vec<u8>>,
@@ -39,12 +41,22 @@ impl Memo {
     pub fn new(
         journal: Journal,
         board: OwnedFd,
-        serial: u64,
+        head: Head,
         strange: Vec<Vec<u8>>,
         spared: Vec<RawFd>,
     ) -> Memo {
         let (envs, apps, next) = (Common::default(), Common::default(), Next::default());
-        Memo { journal, board, envs, apps, serial, strange, spared, next, updating: None }
+        let (serial, mut boot) = (head.serial, head.boot);
+        if boot.is_empty() {
+            boot = proc::boot_id().unwrap_or_else(|error| {
+                let reason = crate::sys::reason(&error);
+                log::error!(
+                    "read the name of this boot: {reason}; who finds our children could not know them"
+                );
+                String::new()
+            });
+        }
+        Memo { journal, board, envs, apps, boot, serial, strange, spared, next, updating: None }
     }
 
     /// The whole of what is on record.
@@ -99,7 +111,7 @@ impl Daemon {
             self.memo.journal.put(&Entry::Head(Head {
                 format: FORMAT,
                 version: env!("CARGO_PKG_VERSION").to_string(),
-                boot: proc::boot_id(),
+                boot: self.memo.boot.clone(),
                 home: Text::from(self.home.path()),
                 serial: self.memo.serial,
                 pids: [keeper, std::process::id() as i32],

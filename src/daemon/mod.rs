@@ -128,7 +128,7 @@ pub fn main(mut options: Options, shared: Shared) -> ExitCode {
             board.set_phase(Phase::Ending);
             // In this order: who finds the lock free finds no trace of us.
             daemon.leave();
-            if let Some(state) = home.state() {
+            if let Ok(Some(state)) = home.state() {
                 let _ = std::fs::remove_dir_all(state);
             }
             ::log::info!("ended");
@@ -171,7 +171,9 @@ fn set_up(options: Options, manager: Manager, shared: Shared) -> Result<(Daemon,
     begin_in(&home, options.passed, manager, shared).map(|daemon| (daemon, home.clone())).inspect_err(|_| {
         home.leave();
         // What children of an earlier daemon are known by stays for the next one.
-        let _ = home.state().map(std::fs::remove_dir);
+        if let Ok(Some(state)) = home.state() {
+            let _ = std::fs::remove_dir(state);
+        }
     })
 }
 
@@ -184,11 +186,15 @@ fn begin_in(
     write_pid(home);
     let instruments = Instruments::new(false)?;
     let control = Control::open(&home.socket())?;
-    let mut left = resume::find_again(home).unwrap_or_default();
+    let state = home.state()?;
+    let mut left = match &state {
+        Some(state) => resume::find_again(home, state)?.unwrap_or_default(),
+        None => record::Left::default(),
+    };
     let take = |(name, fd): (String, RawFd)| Some((name, inherit::take(fd).ok()?));
     let mut passed = passed.into_iter().filter_map(take).collect();
     let mut stored = store::stored(&mut passed);
-    left.find_again(home, &mut stored);
+    left.find_again(home, &mut stored)?;
     manager.give_up(stored.into_keys());
     if !left.children.is_empty() {
         ::log::info!(
@@ -197,7 +203,7 @@ fn begin_in(
         );
         resume::find_output_again(home, &mut shared);
     }
-    let journal = Journal::create(shared.board, home.state().as_deref())
+    let journal = Journal::create(shared.board, state.as_deref())
         .map_err(|error| format!("begin a journal: {}", crate::sys::reason(&error)))?;
     let found = Vec::new();
     let control = Some(control);

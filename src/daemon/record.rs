@@ -389,7 +389,10 @@ impl Left {
 
     /// After the daemon and its keeper died together: what of this can be had again. Nobody waits for anything
     /// any more, and nothing but children is left to find, and the sockets that were `stored` elsewhere, by inode.
-    pub fn find_again(&mut self, home: &Home, stored: &mut BTreeMap<u64, OwnedFd>) {
+    ///
+    /// # Errors
+    /// Of one it cannot be told whether it lives: its process would be started a second time.
+    pub fn find_again(&mut self, home: &Home, stored: &mut BTreeMap<u64, OwnedFd>) -> Result<(), String> {
         self.clients.clear();
         self.asked.clear();
         self.adopted.clear();
@@ -398,7 +401,15 @@ impl Left {
         self.updating = None;
         self.decisions.retain(|change| !matches!(change, Change::Operation(..)));
         self.decisions.iter_mut().for_each(Change::stay);
-        self.children.retain(|_, (child, _)| child.find_again(home.path(), stored));
+        let mut gone = Vec::new();
+        for (id, (child, _)) in &mut self.children {
+            if !child.find_again(home.path(), stored)? {
+                gone.push(*id);
+            }
+        }
+        for id in gone {
+            self.children.remove(&id);
+        }
         let (children, apps, nobody) = (&self.children, &self.apps, App::default());
         let is_there = |id: ChildId| children.get(&id).is_some_and(|(child, _)| child.has_channel());
         self.shares.retain(|_, share| share.find_again(stored, is_there));
@@ -412,6 +423,7 @@ impl Left {
             output.open_anew(home, app, child.process.0, *stream);
             true
         });
+        Ok(())
     }
 
     /// Whether it is whole: written to its end by one who did.

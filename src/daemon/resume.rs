@@ -2,6 +2,7 @@
 //! and is not on record is undone.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
@@ -20,8 +21,9 @@ use crate::sys::{clock, failpoint, family, inherit, lift, pidfd, proc, socket};
 /// Goes on where a daemon of the same keeper, or of the program that the keeper was, ended.
 pub fn resume(home: PathBuf, manager: Manager, shared: Shared) -> Result<(Daemon, Home), String> {
     let board = shared.board;
-    let mut found = match Found::look(board, false) {
-        Ok(found) => found,
+    let looked = Home::resume(home.clone()).and_then(|home| Ok((home, Found::look(board, false)?)));
+    let (is_at, mut found) = match looked {
+        Ok(looked) => looked,
         Err(reason) => {
             // It is the next one's as well.
             std::mem::forget((manager, shared));
@@ -35,9 +37,8 @@ pub fn resume(home: PathBuf, manager: Manager, shared: Shared) -> Result<(Daemon
         ::log::error!("too many daemons died too soon: nothing is changed until pmx update");
         leave_out_culprit(board, &home, &mut found.left);
     }
-    let home = Home::resume(home);
-    let daemon = go_on(found, &home, shared, Above { manager, runtime: None });
-    Ok((daemon, home))
+    let daemon = go_on(found, &is_at, shared, Above { manager, runtime: None });
+    Ok((daemon, is_at))
 }
 
 /// What a daemon finds, and what it needs to take it over. Until it has both nothing is touched: where this fails, the
@@ -154,22 +155,31 @@ fn leave_out_culprit(board: &Board, home: &Path, left: &mut Left) {
     quarantine(home, &Unreadable { line, reason });
 }
 
-/// What a daemon wrote down that was killed together with its keeper, in this boot, as far as it can be had
-/// again.
-pub fn find_again(home: &Home) -> Option<Left> {
-    let directory = home.state()?;
-    let read = |name: &str| {
-        let text = std::fs::read(directory.join(name)).ok()?;
+/// What a daemon wrote down below `state` that was killed together with its keeper, in this boot, as far as it can be
+/// had again. An error: it cannot be told, and who went on without it would start everything a second time.
+pub fn find_again(home: &Home, state: &Path) -> Result<Option<Left>, String> {
+    let mut found: Option<Left> = None;
+    for path in super::journal::FILES.map(|name| state.join(name)) {
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                let reason = crate::sys::reason(&error);
+                return Err(format!("read what an earlier daemon left in {}: {reason}", path.display()));
+            }
+        };
         let (left, unreadable) = Left::read(&text);
-        (left.is_whole() && unreadable.is_empty() && left.head.format <= FORMAT).then_some(left)
-    };
-    let left =
-        super::journal::FILES.iter().filter_map(|name| read(name)).max_by_key(|left| left.head.serial)?;
-    let is_ours = left.head.home.path() == home.path() && left.head.boot == proc::boot_id();
-    if !is_ours || left.head.boot.is_empty() {
-        return None;
+        let is_whole = left.is_whole() && unreadable.is_empty() && left.head.format <= FORMAT;
+        if is_whole && found.as_ref().is_none_or(|other| left.head.serial >= other.head.serial) {
+            found = Some(left);
+        }
     }
-    Some(left)
+    let is_ours = |left: &Left| left.head.home.path() == home.path() && !left.head.boot.is_empty();
+    let Some(left) = found.filter(is_ours) else { return Ok(None) };
+    let boot = proc::boot_id().map_err(|error| {
+        format!("tell whether what an earlier daemon left is of this boot: {}", crate::sys::reason(&error))
+    })?;
+    Ok((left.head.boot == boot).then_some(left))
 }
 
 /// What of the output of those children it had taken from their pipes, and not written yet.

@@ -193,7 +193,13 @@ fn go_on(container: Container, sink: Sink, shared: Shared) -> Result<(Daemon, Ho
     let is = found.left.container.take().ok_or("the journal does not tell of a container")?;
     let home = match is.home.bytes() {
         [] => Home::nowhere(),
-        _ => Home::resume(is.home.path().to_path_buf()),
+        _ => match Home::resume(is.home.path().to_path_buf()) {
+            Ok(home) => home,
+            Err(reason) => {
+                std::mem::forget((found, shared));
+                return Err(reason);
+            }
+        },
     };
     let runtime = Some(Runtime::new(container, sink, is));
     let above = resume::Above { manager: Manager::default(), runtime };

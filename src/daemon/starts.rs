@@ -107,6 +107,7 @@ impl Starter<'_> {
             hold: wanted.hold,
             created: self.memories.get(wanted.process).map_or(wall, |memory| memory.created),
             home: self.home,
+            unattended: !self.supervisor.is_awaited(wanted.process),
             notify,
             now: self.now,
             wall,

@@ -355,6 +355,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether an operation is not over before something is known of this process.
+    pub fn is_awaited(&self, id: ProcId) -> bool {
+        self.operations.values().any(|operation| operation.active.contains(&id))
+    }
+
     /// Takes in one outcome that is on record.
     pub(super) fn restore_outcome(&mut self, op: OpId, outcome: Outcome) {
         if let Some(operation) = self.operations.get_mut(&op)

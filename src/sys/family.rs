@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -261,11 +262,21 @@ pub fn eventfd() -> io::Result<std::os::fd::OwnedFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
 }
 
+/// So often a call is made that must not fail.
+const TRIES: usize = 3;
+
 /// Wakes whoever waits for an eventfd. It allocates nothing.
 pub fn wake(fd: RawFd) {
     let one = 1u64;
-    // SAFETY: eight bytes of a local are read. A full counter means that it is awake already.
-    unsafe { libc::write(fd, ptr::from_ref(&one).cast(), 8) };
+    // Nobody else would tell what it is told then: a refusal that passes is waited out.
+    for _ in 0..TRIES {
+        // SAFETY: eight bytes of a local are read.
+        let written = unsafe { libc::write(fd, ptr::from_ref(&one).cast(), 8) };
+        // A full counter means that it is awake already.
+        if written >= 0 || Errno::last() == Errno::EAGAIN {
+            return;
+        }
+    }
 }
 
 /// Takes the wake-ups of an eventfd.

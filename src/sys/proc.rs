@@ -2,9 +2,14 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::unistd::{SysconfVar, sysconf};
+
+use super::pidfd;
 
 /// One look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,22 +55,47 @@ const LONGEST: usize = 1536;
 
 /// Looks at process `pid`; `None` if there is none (or no /proc). A zombie is there, and is `Z`.
 pub fn stat(pid: i32) -> Option<Stat> {
-    let mut path = String::with_capacity("/proc/2147483648/stat".len());
-    write!(path, "/proc/{pid}/stat").ok()?;
-    let mut buffer = [0; LONGEST];
-    // The kernel writes it all into one read.
-    let count = File::open(path).ok()?.read(&mut buffer).ok()?;
-    parse(buffer.get(..count)?, Units::of_system())
+    look(pid).ok()
 }
 
-/// Whether process `pid` is the one that was started at this tick of this boot, as the child `id` of the
-/// daemon of `home`: as far as the kernel and its environment tell.
-pub fn is_child(pid: i32, start_ticks: u64, home: &std::path::Path, id: u32) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let Some(stat) = stat(pid).filter(|stat| stat.state != 'Z') else { return false };
-    if stat.start_ticks != start_ticks || start_ticks == 0 {
-        return false;
+/// The same, and why not.
+fn look(pid: i32) -> io::Result<Stat> {
+    let mut path = String::with_capacity("/proc/2147483648/stat".len());
+    let _ = write!(path, "/proc/{pid}/stat");
+    let mut buffer = [0; LONGEST];
+    // The kernel writes it all into one read.
+    let count = File::open(path)?.read(&mut buffer)?;
+    parse(&buffer[..count], Units::of_system()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Finds the process again that was started with this pid at this tick of this boot, as the child `id` of the
+/// daemon of `home`: as far as the kernel and its environment tell. `None`: it has ended.
+///
+/// # Errors
+/// It cannot be told, or it lives and cannot be held.
+pub fn find_child(pid: i32, start_ticks: u64, home: &Path, id: u32) -> io::Result<Option<OwnedFd>> {
+    // The pidfd first: what is true of the pid after that is true of it.
+    let held = pidfd::open(pid);
+    if matches!(&held, Err(error) if error.raw_os_error() == Some(libc::ESRCH)) {
+        return Ok(None);
     }
+    let stat = match look(pid) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let is_gone = held.as_ref().is_ok_and(|pidfd| pidfd::has_ended(pidfd.as_fd()));
+            // Without a pidfd: as far as one may see.
+            let is_absent = held.is_err() && error.kind() == io::ErrorKind::NotFound;
+            return if is_gone || is_absent { Ok(None) } else { Err(error) };
+        }
+    };
+    let is_it = !matches!(stat.state, 'Z' | 'X')
+        && stat.start_ticks == start_ticks
+        && start_ticks != 0
+        && says_it_is(pid, home, id);
+    if is_it { held.map(Some) } else { Ok(None) }
+}
+
+fn says_it_is(pid: i32, home: &Path, id: u32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let value = |name: &[u8]| {
         environment
@@ -134,9 +164,12 @@ pub fn descendants(pid: i32) -> Option<Vec<i32>> {
 }
 
 /// The name of this boot; empty without /proc.
-pub fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_string()
+pub fn boot_id() -> io::Result<String> {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(text) => Ok(text.trim().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the numbers are counted in.

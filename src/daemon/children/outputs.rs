@@ -80,13 +80,15 @@ impl Children {
         let files = match sink {
             None => {
                 let plan = plan(request.home, app, request.process.0, stream);
-                let open = |path: &Option<Text>| path.as_ref().map_or(Ok(None), |path| open_log(path.path()));
+                let open = |path: &Option<Text>| {
+                    path.as_ref().map_or(Ok(None), |path| open_log(path.path(), request.unattended))
+                };
                 let (own, combined) = (open(&plan.path)?, open(&plan.combined)?);
                 Ok(Box::new(Files { plan, own, combined }))
             }
             Some(sink) => Err(sink.lines(stream, request.process.0, &app.name)),
         };
-        let (pipe, child_end) = pipe::for_output().map_err(|e| Refused::new("make a pipe", &e))?;
+        let (pipe, child_end) = pipe::for_output().map_err(|e| Refused::means("make a pipe", &e))?;
         Ok(Way::Piped { pipe, files, child_end })
     }
 
@@ -311,13 +313,14 @@ pub(super) fn plan(home: &Home, app: &App, process: u32, stream: Stream) -> Plan
     }
 }
 
-fn open_log(path: &Path) -> Result<Option<LogFile>, Refused> {
+fn open_log(path: &Path, unattended: bool) -> Result<Option<LogFile>, Refused> {
     match output::open(path) {
         Ok(file) => Ok(file),
-        // An app runs without its log rather than not at all.
-        Err(error) if is_transient(error.raw_os_error().unwrap_or(0)) => {
-            log::error!("open {}: {error}; its bytes are lost until it can be", path.display());
-            Ok(Some(LogFile::absent(path.to_path_buf())))
+        // An app runs without its log rather than not at all, once it was started.
+        Err(error) if unattended || is_transient(error.raw_os_error().unwrap_or(0)) => {
+            let reason = crate::sys::reason(&error);
+            log::error!("open {}: {reason}; its bytes are lost until it can be", path.display());
+            Ok(Some(LogFile::absent(path.to_path_buf(), error.raw_os_error())))
         }
         Err(error) => Err(Refused::new(&format!("open {}", path.display()), &error)),
     }

@@ -21,7 +21,7 @@ use crate::daemon::watch::watch;
 use crate::protocol::{Axm, Used};
 use crate::supervisor::{ChildId, End, Leak, ProcId};
 use crate::sys::kept::Kept;
-use crate::sys::{failpoint, inherit, pidfd, proc};
+use crate::sys::{failpoint, inherit, proc};
 use crate::time::{Mono, Wall};
 
 /// A child for the journal.
@@ -75,8 +75,11 @@ pub struct ChildRecord {
 }
 
 impl ChildRecord {
-    /// After our keeper died with us: finds the child again, beyond doubt, or not at all.
-    pub fn find_again(&mut self, home: &Path, stored: &mut BTreeMap<u64, OwnedFd>) -> bool {
+    /// After our keeper died with us: finds the child again, beyond doubt. False: it has ended.
+    ///
+    /// # Errors
+    /// That cannot be told, or it lives and cannot be held.
+    pub fn find_again(&mut self, home: &Path, stored: &mut BTreeMap<u64, OwnedFd>) -> Result<bool, String> {
         // A channel that nobody kept ended with the daemon that had it, and so did what was on its way.
         let is_cut = self.unsent.iter().any(|unsent| unsent.rider().is_some());
         let channel = stored.remove(&self.channel_inode).filter(|_| !is_cut);
@@ -86,13 +89,15 @@ impl ChildRecord {
         self.channel = channel.map(IntoRawFd::into_raw_fd);
         self.orphan = true;
         self.generation = 0;
-        // The pidfd first: what is true of the pid after that is true of it.
-        let Ok(found) = pidfd::open(self.pid) else { return false };
-        if self.ended.is_some() || !proc::is_child(self.pid, self.start_ticks, home, self.process.0) {
-            return false;
+        if self.ended.is_some() {
+            return Ok(false);
         }
-        self.pidfd = Some(found.into_raw_fd());
-        true
+        let found = proc::find_child(self.pid, self.start_ticks, home, self.process.0).map_err(|error| {
+            let (pid, id) = (self.pid, self.process.0);
+            format!("find process {pid} of an earlier daemon again (id {id}): {}", crate::sys::reason(&error))
+        })?;
+        self.pidfd = found.map(IntoRawFd::into_raw_fd);
+        Ok(self.pidfd.is_some())
     }
 
     /// Its app, where it is on record with it.

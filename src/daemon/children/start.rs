@@ -41,6 +41,8 @@ pub struct Request<'a> {
     pub created: Wall,
     /// The home.
     pub home: &'a Home,
+    /// Nobody waits for it.
+    pub unattended: bool,
     /// Where it may say how it is.
     pub notify: Option<&'a Path>,
     /// Now.
@@ -66,6 +68,11 @@ impl Refused {
         let errno = error.raw_os_error().unwrap_or(0);
         let reason = format!("{what}: {}", crate::sys::reason(error));
         Refused { reason, transient: is_transient(errno), errno }
+    }
+
+    /// The same of what we need whatever is declared: it is tried again in any case.
+    pub(super) fn means(what: &str, error: &io::Error) -> Refused {
+        Refused { transient: true, ..Refused::new(what, error) }
     }
 
     /// What it is told to run can never be run.
@@ -104,7 +111,7 @@ impl Children {
         let err = self.open_output(request, Stream::Stderr)?;
         let input = if self.is_single { None } else { Some(open_input(app.stdin)?) };
         let channel = channel_fd(app).map(|_| socket::pair()).transpose();
-        let channel = channel.map_err(|e| Refused::new("make a channel", &e))?;
+        let channel = channel.map_err(|e| Refused::means("make a channel", &e))?;
         failpoint::reach("opened");
         let mark = request.home.mark(request.child.0, request.wall);
         let env = environment(request, &mark);
@@ -249,6 +256,7 @@ pub(super) fn is_transient(errno: i32) -> bool {
             | libc::ETXTBSY
             | libc::ENOSPC
             | libc::EINTR
+            | libc::EIO
     )
 }
 
@@ -258,7 +266,7 @@ fn open_input(stdin: Stdin) -> Result<(OwnedFd, Option<u64>), Refused> {
         Stdin::Null => Ok((no_input()?, None)),
         Stdin::Pipe => {
             let made = pipe::for_input();
-            let (end, inode) = made.map_err(|e| Refused::new("make a pipe for its stdin", &e))?;
+            let (end, inode) = made.map_err(|e| Refused::means("make a pipe for its stdin", &e))?;
             Ok((end, Some(inode)))
         }
     }
@@ -268,9 +276,9 @@ fn open_input(stdin: Stdin) -> Result<(OwnedFd, Option<u64>), Refused> {
 fn no_input() -> Result<OwnedFd, Refused> {
     match std::fs::File::open("/dev/null") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            shared_out::ended_input().map_err(|e| Refused::new("make a pipe", &e))
+            shared_out::ended_input().map_err(|e| Refused::means("make a pipe", &e))
         }
-        opened => Ok(opened.map_err(|e| Refused::new("open /dev/null", &e))?.into()),
+        opened => Ok(opened.map_err(|e| Refused::means("open /dev/null", &e))?.into()),
     }
 }
 

@@ -30,8 +30,8 @@ pub struct LogFile {
     inode: u64,
     device: u64,
     looked: Mono,
-    /// It was said why it cannot be opened anew.
-    has_complained: bool,
+    /// Why it cannot be opened anew, which was said. (The number of the error.)
+    refused: Option<i32>,
     /// What it could not take, until that is told.
     pub lost: Lost,
     /// When it is tried again.
@@ -103,9 +103,9 @@ impl LogFile {
         LogFile::with(Some(file), path)
     }
 
-    /// One that cannot be opened at present.
-    pub fn absent(path: PathBuf) -> LogFile {
-        LogFile::with(None, Some(path))
+    /// One that cannot be opened at present, if that is known, because of this error.
+    pub fn absent(path: PathBuf, refused: Option<i32>) -> LogFile {
+        LogFile { refused, ..LogFile::with(None, Some(path)) }
     }
 
     fn with(file: Option<File>, path: Option<PathBuf>) -> LogFile {
@@ -116,7 +116,7 @@ impl LogFile {
             inode: 0,
             device: 0,
             looked: Mono(0),
-            has_complained: false,
+            refused: None,
             lost: Lost::default(),
             again: Mono(0),
             owed: Vec::new(),
@@ -260,16 +260,16 @@ impl LogFile {
             Ok(Some(file)) => {
                 self.file = Some(file.into());
                 self.identify();
-                self.has_complained = false;
+                self.refused = None;
                 true
             }
             Ok(None) => false,
             Err(error) => {
                 // What it says goes on into the file that it was.
-                if !self.has_complained {
+                if self.refused.is_none() {
                     log::error!("open {} anew: {}", path.display(), crate::sys::reason(&error));
                 }
-                self.has_complained = true;
+                self.refused = Some(error.raw_os_error().unwrap_or(0));
                 false
             }
         }
@@ -278,7 +278,7 @@ impl LogFile {
     /// Appends all of it. The error comes with how many bytes were taken: whole lines, where that can be had.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let Some(file) = &mut self.file else {
-            return Err((0, io::Error::from_raw_os_error(libc::ENOSPC)));
+            return Err((0, io::Error::from_raw_os_error(self.refused.unwrap_or(libc::ENOENT))));
         };
         let mut taken = 0;
         let error = loop {

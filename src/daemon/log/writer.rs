@@ -158,7 +158,7 @@ impl Writer {
             let file = fd.and_then(|fd| inherit::take(fd).ok()).map(std::fs::File::from);
             let mut file = match (file, path) {
                 (Some(file), path) => LogFile::new(file, path),
-                (None, path) => LogFile::absent(path.filter(|path| path != Path::new("/dev/null"))?),
+                (None, path) => LogFile::absent(path.filter(|path| path != Path::new("/dev/null"))?, None),
             };
             file.owed = owed.map_or(Vec::new(), |owed| owed.bytes().to_vec());
             file.lost = Lost { lines: lost.0, bytes: lost.1, ..Lost::default() };
@@ -638,8 +638,9 @@ pub fn open(path: &std::path::Path) -> io::Result<Option<LogFile>> {
 
 /// The same for a record: its fd.
 pub fn open_fd(path: &std::path::Path) -> Option<RawFd> {
-    let file =
-        file::open(path).inspect_err(|error| log::error!("open {}: {error}", path.display())).ok()??;
+    let file = file::open(path)
+        .inspect_err(|error| log::error!("open {}: {}", path.display(), crate::sys::reason(error)))
+        .ok()??;
     debug_assert!(file.as_raw_fd() > 2);
     Some(file.into_raw_fd())
 }
