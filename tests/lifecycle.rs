@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -738,6 +739,35 @@ fn p17_who_has_a_port_is_told_and_an_app_that_cannot_have_it_is_given_up() {
         let last = || detail(&home, 2)["exits"].as_array().unwrap().last().unwrap()["text"].clone();
         wait_until("its end", || last() == "killed by SIGKILL");
     }
+}
+
+#[test]
+fn where_open_files_are_short_more_can_run_whose_words_nobody_keeps() {
+    let home = Home::new();
+    let app = json!({
+        "name": "app", "script": "sleep", "args": "1000", "interpreter": "none", "exec_mode": "fork",
+        "instances": 80, "out_file": "NULL", "error_file": "NULL",
+    });
+    home.file("apps.json", &json!({ "apps": [app] }).to_string());
+    home.pmx(&["list"]).ok();
+    let daemon = home.daemon_pid().unwrap();
+    let limit = ["--pid", &daemon.to_string(), "--nofile=200:200"];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    // Three files for each would be too many.
+    home.pmx(&["start", "apps.json"]).ok();
+    let are_online = || home.list().iter().all(|process| process["pm2_env"]["status"] == "online");
+    assert!(are_online());
+    let leads_to = |id: u32| fs::read_link(format!("/proc/{}/fd/1", home.pid(id))).unwrap();
+    assert!(leads_to(0).to_string_lossy().starts_with("pipe:"), "{:?}", leads_to(0));
+    assert_eq!(leads_to(79), PathBuf::from("/dev/null"));
+    let before: Vec<i32> =
+        home.list().iter().map(|process| process["pid"].as_i64().unwrap() as i32).collect();
+    signal(daemon, libc::SIGKILL);
+    wait_until("another daemon", || home.daemon_pid().is_some_and(|pid| pid != daemon));
+    let after: Vec<i32> = home.list().iter().map(|process| process["pid"].as_i64().unwrap() as i32).collect();
+    assert_eq!(after, before);
+    signal(home.pid(79), libc::SIGKILL);
+    wait_until("another child", || home.pid(79) != before[79] && home.pid(79) != 0 && are_online());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -31,6 +32,12 @@ pub fn raise_open_files() -> io::Result<[u64; 2]> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok([soft, hard])
+}
+
+/// Whether more than half of the files that we may open are, as far as the number tells that one has got which was
+/// just opened: it is the lowest that was free.
+pub fn open_files_are_short(latest: RawFd) -> bool {
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| latest as u64 > soft / 2)
 }
 
 /// Lets others have the processor and the disk first, for what is not urgent.

@@ -18,7 +18,7 @@ use crate::daemon::sink::Lines;
 use crate::daemon::source::{Progress, Source};
 use crate::daemon::watch::{unwatch, watch};
 use crate::supervisor::{ChildId, ProcId};
-use crate::sys::pipe;
+use crate::sys::{limits, pipe};
 use crate::time::Mono;
 
 /// Files that are open for a stream.
@@ -36,6 +36,8 @@ pub(super) enum Way {
     Straight,
     /// By way of us: to files, or in a container to our own.
     Piped { pipe: OwnedFd, files: Result<Box<Files>, Lines>, child_end: OwnedFd },
+    /// To nobody.
+    Nowhere(OwnedFd),
 }
 
 impl Way {
@@ -44,6 +46,7 @@ impl Way {
         match self {
             Way::Straight => own,
             Way::Piped { child_end, .. } => child_end.as_raw_fd(),
+            Way::Nowhere(end) => end.as_raw_fd(),
         }
     }
 }
@@ -89,6 +92,16 @@ impl Children {
             Some(sink) => Err(sink.lines(stream, request.process.0, &app.name)),
         };
         let (pipe, child_end) = pipe::for_output().map_err(|e| Refused::means("make a pipe", &e))?;
+        let is_kept = files.as_ref().map_or(true, |files| files.own.is_some() || files.combined.is_some());
+        // What nobody keeps is read only for those who look: that other processes can be started comes first.
+        if !is_kept
+            && limits::open_files_are_short(pipe.as_raw_fd())
+            && let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null")
+        {
+            let (name, id) = (&app.name, request.process.0);
+            log::warn!("{name}({id}): open files are short: what it writes, which has no file, is not read");
+            return Ok(Way::Nowhere(null.into()));
+        }
         Ok(Way::Piped { pipe, files, child_end })
     }
 
