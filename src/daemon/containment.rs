@@ -196,6 +196,14 @@ impl Children {
         }
     }
 
+    /// The same, by their pids, where some may have ended: at the least cost.
+    pub fn pids(&self, id: ChildId, census: &Census) -> Vec<i32> {
+        match self.living.get(&id).and_then(|child| child.group.as_ref()) {
+            Some(group) => self.containment.tree.pids(group),
+            None => self.members(id, census).iter().map(|member| member.pid).collect(),
+        }
+    }
+
     /// Sends the stop signal of a child to whom it is for.
     pub fn stop(&mut self, id: ChildId, signal: i32) {
         if signal == libc::SIGKILL {

@@ -184,7 +184,7 @@ impl Daemon {
     /// What a current child uses.
     fn sample(&mut self, id: ChildId, census: &Census) -> Option<Record> {
         let pids = self.close_members(id, census);
-        let usage = Usage::of_pids(&pids);
+        let usage = Usage::of(&pids);
         let fds = pids.iter().filter_map(|pid| proc::open_files(*pid)).reduce(|all, more| all + more);
         let (every, now) = (self.sampling.every, self.now);
         let child = self.children.get_mut(id)?;
@@ -219,11 +219,10 @@ impl Daemon {
     /// The processes of a child, at a cost that does not grow with the number of all.
     fn close_members(&self, id: ChildId, census: &Census) -> Vec<i32> {
         let Some(child) = self.children.get(id) else { return Vec::new() };
-        match &child.group {
-            Some(group) => group.pids(),
-            None if self.children.living.len() > MANY => proc::descendants(child.pid).unwrap_or_default(),
-            None => self.children.members(id, census).iter().map(|member| member.pid).collect(),
+        if child.group.is_none() && self.children.living.len() > MANY {
+            return proc::descendants(child.pid).unwrap_or_default();
         }
+        self.children.pids(id, census)
     }
 
     /// Notes a list that somebody looked at.

@@ -11,7 +11,7 @@ use super::sampling;
 use super::triggers::Triggers;
 use crate::protocol::{self, Detail, Exit, Health, View};
 use crate::supervisor::{Beside, End, Phase, ProcId, Process, Said, State, Supervisor, TimerKey, Verdict};
-use crate::sys::census::{Census, Member};
+use crate::sys::census::Census;
 use crate::sys::proc;
 use crate::time::{Mono, Wall};
 
@@ -144,13 +144,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// That of so many processes.
-    pub fn of(members: &[Member]) -> Usage {
-        Usage::of_pids(&members.iter().map(|member| member.pid).collect::<Vec<_>>())
-    }
-
-    /// The same, where some of them may be zombies.
-    pub fn of_pids(pids: &[i32]) -> Usage {
+    /// That of so many processes, of which some may be zombies.
+    pub fn of(pids: &[i32]) -> Usage {
         let mut usage = Usage::default();
         let alive = |stat: &proc::Stat| !matches!(stat.state, 'Z' | 'X');
         for stat in pids.iter().filter_map(|pid| proc::stat(*pid)).filter(alive) {
@@ -170,8 +165,8 @@ impl Sight<'_> {
     }
 
     /// The same, and the processes that it tells of.
-    fn look(&mut self, process: &Process) -> (View, Vec<Member>) {
-        let mut members = Vec::new();
+    fn look(&mut self, process: &Process) -> (View, Vec<i32>) {
+        let mut pids = Vec::new();
         let app = &process.app;
         let id = process.child();
         let mut cluster = app.is_cluster();
@@ -215,8 +210,8 @@ impl Sight<'_> {
             cluster |= self.primary.is_serving(id);
             view.cluster = cluster;
             view.accepted = self.primary.accepted(id);
-            members = self.children.members(id, &self.census);
-            let usage = Usage::of(&members);
+            pids = self.children.pids(id, &self.census);
+            let usage = Usage::of(&pids);
             if let Some(child) = self.children.get_mut(id) {
                 view.pid = child.pid as u32;
                 view.says = child.words.status.clone();
@@ -232,12 +227,12 @@ impl Sight<'_> {
                 view.threads = usage.threads;
             }
         }
-        (view, members)
+        (view, pids)
     }
 
     /// All facts of a process.
     pub fn detail(&mut self, process: &Process) -> Detail {
-        let (view, members) = self.look(process);
+        let (view, pids) = self.look(process);
         let memory = self.memories.get(process.id);
         let mut app = (*process.app).clone();
         app.inherit = Default::default();
@@ -282,10 +277,7 @@ impl Sight<'_> {
             beside,
             listens: child.map_or(Vec::new(), |child| self.primary.addresses(child)),
             queues: child.map_or(Vec::new(), |child| self.primary.queues(child)),
-            fds: members
-                .iter()
-                .filter_map(|member| proc::open_files(member.pid))
-                .reduce(|all, more| all + more),
+            fds: pids.iter().filter_map(|pid| proc::open_files(*pid)).reduce(|all, more| all + more),
             health_error: vitals.checks.as_ref().and_then(|checks| checks.error.clone()),
             said: child.and_then(|_| said(vitals.said)),
             watchdog: child.and(vitals.watchdog),

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{AccessFlags, access};
 
 use super::pidfd;
@@ -20,6 +22,10 @@ const OURS: &str = "supervisor";
 const MEMORY: &str = "memory";
 /// How often a group that cannot be ended as one is gone through, for processes that appear meanwhile.
 const PASSES: usize = 16;
+/// The file that names the processes of a group.
+const PROCESSES: &str = "cgroup.procs";
+/// So many links a group has that has none below it: its name and its own.
+const ALONE: u64 = 2;
 /// How deep groups that a child made itself are followed.
 const DEPTH: usize = 8;
 
@@ -85,6 +91,8 @@ pub struct Tree {
     usable: Vec<Hierarchy>,
     /// Groups of version 2 count who was killed for want of memory.
     counts_memory: Cell<bool>,
+    /// Our directory in the first: from here it is not far to its groups.
+    base: Option<OwnedFd>,
 }
 
 /// The groups of one child: one that tells who is in it, and others that only limit.
@@ -118,7 +126,7 @@ impl Tree {
             () if found.has("pids") => 2,
             () => 3,
         });
-        let mut tree = Tree { name: name.to_string(), usable, counts_memory: Cell::new(false) };
+        let mut tree = Tree { name: name.to_string(), usable, counts_memory: Cell::new(false), base: None };
         while let Some(first) = tree.usable.first()
             && let Err(error) = make(&tree.directory(first))
         {
@@ -128,12 +136,27 @@ impl Tree {
         let v2 = tree.usable.iter().find(|found| found.is_v2);
         let counts = v2.is_some_and(|v2| is_enabled(&tree.directory(v2), MEMORY));
         tree.counts_memory.set(counts);
+        tree.base = tree.usable.first().and_then(|first| directory(&tree.directory(first)).ok());
         tree
     }
 
     /// Whether children can have groups of their own.
     pub fn is_there(&self) -> bool {
         !self.usable.is_empty()
+    }
+
+    /// [`Group::pids`], for a list of thousands.
+    pub fn pids(&self, group: &Group) -> Vec<i32> {
+        let near = || {
+            let (base, path) = (self.base.as_ref()?, group.paths.first()?);
+            let name = path.strip_prefix(self.directory(self.usable.first()?)).ok()?;
+            let found = fstatat(base, name, AtFlags::empty()).ok()?;
+            (found.st_nlink as u64 == ALONE).then_some(())?;
+            let how = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let file = openat(base, &name.join(PROCESSES), how, Mode::empty()).ok()?;
+            Some(pids(&read(file.into()).ok()?))
+        };
+        near().unwrap_or_else(|| group.pids())
     }
 
     fn directory(&self, hierarchy: &Hierarchy) -> PathBuf {
@@ -297,19 +320,15 @@ impl Hierarchy {
 impl Group {
     /// Their directories: what a process needs to be born in them, or to enter them.
     pub fn directories(&self) -> io::Result<Vec<OwnedFd>> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let open =
-            |path: &PathBuf| Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.into());
-        self.paths.iter().map(open).collect()
+        self.paths.iter().map(|path| directory(path)).collect()
     }
 
     /// Who is in it, in groups below it too.
     pub fn pids(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for path in self.paths.first().into_iter().flat_map(|path| below(path)) {
-            let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-            // 0 is a process of another pid namespace.
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            let text = fs::File::open(path.join(PROCESSES)).and_then(read);
+            found.extend(pids(&text.unwrap_or_default()));
         }
         found
     }
@@ -386,9 +405,37 @@ fn is_enabled(group: &Path, controller: &str) -> bool {
     text.split_whitespace().any(|found| found == controller)
 }
 
+/// A file of the kernel's, with as few calls as can be: thousands are read for a list.
+fn read(mut file: fs::File) -> io::Result<Vec<u8>> {
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = file.read(&mut piece)?;
+        text.extend_from_slice(&piece[..count]);
+        // While there is more, the kernel fills a page but for less than a line (seq_file).
+        if count < piece.len() / 2 {
+            return Ok(text);
+        }
+    }
+}
+
+/// The processes that a group names. 0 is one of another pid namespace.
+fn pids(text: &[u8]) -> Vec<i32> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
+}
+
+/// A directory, held.
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
+}
+
 /// A group and those below it, each after the one that it is in.
 fn below(path: &Path) -> Vec<PathBuf> {
     fn walk(path: PathBuf, depth: usize, found: &mut Vec<PathBuf>) {
+        if fs::metadata(&path).is_ok_and(|group| group.nlink() == ALONE) {
+            return found.push(path);
+        }
         let entries = fs::read_dir(&path).into_iter().flatten().flatten();
         let is_group = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
         let inner: Vec<PathBuf> = entries.filter(is_group).map(|entry| entry.path()).collect();
