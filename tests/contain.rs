@@ -43,6 +43,12 @@ fn family(home: &Home) -> Vec<i32> {
     probe::pids().into_iter().filter(|pid| is_alive(*pid)).filter(is_ours).collect()
 }
 
+/// What is known of its only process.
+fn detail(home: &Home) -> Value {
+    let ran = home.pmx(&["describe", "0", "--json"]).ok();
+    serde_json::from_str::<Value>(&ran.out).unwrap()[0].clone()
+}
+
 /// Pids that a script of the home wrote, one to a line.
 fn pids(home: &Home, file: &str) -> Vec<i32> {
     let text = fs::read_to_string(home.dir().join(file)).unwrap_or_default();
@@ -386,6 +392,27 @@ fn the_processor_time_of_all_counts() {
         wait_until("it to be seen", || home.process(0)["monit"]["cpu"].as_f64().unwrap() >= 5.0);
         home.pmx(&["stop", "app"]).ok();
     }
+}
+
+#[test]
+fn who_is_in_a_group_that_an_app_made_itself_counts_and_ends_with_it() {
+    if !has_groups() {
+        return;
+    }
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\nsetsid sleep 1000 &\necho $! >> pids\nexec sleep 1001\n");
+    home.pmx(&["start", "app.sh"]).ok();
+    wait_until("its child", || pids(&home, "pids").len() == 1);
+    let child = pids(&home, "pids")[0];
+    let processes = || detail(&home)["processes"].as_u64().unwrap();
+    wait_until("both to be seen", || processes() == 2);
+    let Some(group) = groups(child).iter().find_map(|group| directory_of(group)) else { return };
+    fs::create_dir(group.join("inner")).unwrap();
+    fs::write(group.join("inner/cgroup.procs"), child.to_string()).unwrap();
+    assert_eq!(processes(), 2);
+    home.pmx(&["stop", "app"]).ok();
+    assert!(!is_alive(child));
+    wait_until("its groups to be removed", || !group.exists());
 }
 
 #[test]
