@@ -89,6 +89,8 @@ pub struct Fleet {
     /// What the processes run, as the name of a program file.
     app: String,
     count: usize,
+    /// Whether what the processes write goes to files, where the manager has any.
+    has_logs: bool,
     /// The manager, where it is a child of ours.
     child: Option<Child>,
     /// All processes that were ever seen, with their start times.
@@ -101,6 +103,15 @@ pub struct Fleet {
 impl Fleet {
     /// Gets everything ready for `count` processes that run `argv`. A manager that takes its orders later runs already.
     pub fn prepare(setup: &Setup, keeper: Keeper, argv: &[&str], count: usize) -> Outcome<Fleet> {
+        Fleet::make(setup, keeper, argv, count, true)
+    }
+
+    /// The same, where nothing that they write is kept. (Of ours.)
+    pub fn without_logs(setup: &Setup, keeper: Keeper, argv: &[&str], count: usize) -> Outcome<Fleet> {
+        Fleet::make(setup, keeper, argv, count, false)
+    }
+
+    fn make(setup: &Setup, keeper: Keeper, argv: &[&str], count: usize, has_logs: bool) -> Outcome<Fleet> {
         let program = keeper.program().ok_or("not installed")?;
         let app = fs::canonicalize(argv[0]).map_err(|error| format!("{}: {error}", argv[0]))?;
         let app = app.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -109,6 +120,7 @@ impl Fleet {
             program,
             app,
             count,
+            has_logs,
             child: None,
             known: BTreeSet::new(),
             home: ManuallyDrop::new(Home::new()?),
@@ -166,18 +178,25 @@ impl Fleet {
         process::tree(&self.roots()).into_iter().filter(|pid| program_of(*pid) == self.app).collect()
     }
 
+    /// The daemon, where the manager has one.
+    pub fn daemon(&self) -> Option<u32> {
+        let file = match self.keeper {
+            Keeper::Pmx => "pmx.pid",
+            Keeper::Pm2 => "pm2.pid",
+            Keeper::Supervisord | Keeper::S6 | Keeper::Runit => return None,
+        };
+        fs::read_to_string(self.home.0.join(file)).ok()?.trim().parse().ok()
+    }
+
     /// At the top of the manager's processes. pmx may be two of them: a keeper, and the daemon below it.
     fn roots(&self) -> Vec<u32> {
-        let daemon = |file: &str| -> Option<u32> {
-            fs::read_to_string(self.home.0.join(file)).ok()?.trim().parse().ok()
-        };
         let above = |pid: u32| {
             let parent = process::parent_of(pid)?;
             Some(if program_of(parent) == program_of(pid) { parent } else { pid })
         };
         match self.keeper {
-            Keeper::Pmx => daemon("pmx.pid").and_then(above).into_iter().collect(),
-            Keeper::Pm2 => daemon("pm2.pid").into_iter().collect(),
+            Keeper::Pmx => self.daemon().and_then(above).into_iter().collect(),
+            Keeper::Pm2 => self.daemon().into_iter().collect(),
             Keeper::Supervisord | Keeper::S6 | Keeper::Runit => self.child.iter().map(Child::id).collect(),
         }
     }
@@ -188,7 +207,7 @@ impl Fleet {
     }
 
     /// A command of the manager's, to its end.
-    fn command(&self, setup: &Setup, arguments: &[&str]) -> Outcome<()> {
+    pub fn command(&self, setup: &Setup, arguments: &[&str]) -> Outcome<()> {
         let mut command = setup.command(&self.program, &self.home.0);
         command.args(arguments).current_dir(&self.home.0);
         Running::spawn(&mut command, &self.home.0)?.wait()
@@ -215,6 +234,10 @@ impl Fleet {
                     if self.keeper == Keeper::Pmx {
                         // Whoever dies sooner, again and again, is started later and later, by design.
                         app["min_uptime"] = 1.into();
+                        if !self.has_logs {
+                            app["out_file"] = "NULL".into();
+                            app["error_file"] = "NULL".into();
+                        }
                     }
                     app
                 };
