@@ -429,6 +429,26 @@ fn u06_clients_keep_their_connections() {
     assert!(seen.contains(&"exited".to_string()), "{seen:?}");
 }
 
+#[test]
+fn r01_a_home_that_somebody_took_away_keeps_nothing_from_going_on() {
+    let home = Home::new();
+    home.file("app.sh", "#!/bin/sh\necho $$ >> starts\nexec sleep 1000\n");
+    home.pmx(&["start", "app.sh"]).ok();
+    let (pid, daemon) = (home.pid(0), home.daemon_pid().unwrap());
+    let aside = home.dir().join("aside");
+    std::fs::rename(home.path(), &aside).unwrap();
+    signal(daemon, libc::SIGKILL);
+    wait_until("another daemon", || daemons(&home).iter().any(|found| *found != daemon));
+    signal(pid, libc::SIGKILL);
+    let starts = || std::fs::read_to_string(home.dir().join("starts")).unwrap().lines().count();
+    wait_until("another child", || starts() == 2);
+    // What was made there meanwhile.
+    let _ = std::fs::remove_dir_all(home.path());
+    std::fs::rename(&aside, home.path()).unwrap();
+    assert_eq!(home.status(0), "online");
+    assert_ne!(home.pid(0), pid);
+}
+
 /// The daemon is killed, and its keeper with it, when it has taken output from a pipe and has not written it, or only
 /// the beginning of a line.
 #[test]

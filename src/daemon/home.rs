@@ -108,10 +108,14 @@ impl Home {
 
     /// The home that a daemon before us had prepared.
     pub fn resume(path: PathBuf) -> Result<Home, String> {
-        // Nothing that is kept elsewhere would be found by another identity.
-        let found = fs::metadata(&path)
-            .map_err(|error| format!("look at {}: {}", path.display(), crate::sys::reason(&error)))?;
-        let identity = format!("{:x}.{:x}", found.dev(), found.ino());
+        let found = match fs::metadata(&path) {
+            Ok(found) => (found.dev(), found.ino()),
+            // Somebody removed it: what runs goes on.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (0, 0),
+            // Nothing that is kept elsewhere would be found by another identity.
+            Err(error) => return Err(format!("look at {}: {}", path.display(), crate::sys::reason(&error))),
+        };
+        let identity = format!("{:x}.{:x}", found.0, found.1);
         let preload = path.join("run/pmx-preload.cjs");
         let preload = match replace(&preload, node::PRELOAD.as_bytes()) {
             Ok(()) => Some(preload),
@@ -137,7 +141,11 @@ impl Home {
                 let is_ours = found.is_dir() && found.uid() == us && found.mode() & 0o777 == 0o700;
                 Ok(is_ours.then_some(path))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(format!("look at {}: {}", path.display(), crate::sys::reason(&error))),
         }
     }

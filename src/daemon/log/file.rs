@@ -269,7 +269,7 @@ impl LogFile {
                 if self.refused.is_none() {
                     log::error!("open {} anew: {}", path.display(), crate::sys::reason(&error));
                 }
-                self.refused = Some(error.raw_os_error().unwrap_or(0));
+                self.refused = Some(error.raw_os_error().unwrap_or(libc::EIO));
                 false
             }
         }
