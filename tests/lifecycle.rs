@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -673,12 +674,19 @@ fn p13_a_stop_and_a_delete_come_in_at_any_moment() {
 
 #[test]
 fn p17_who_has_a_port_is_told_and_an_app_that_cannot_have_it_is_given_up() {
-    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = stranger.local_addr().unwrap().port();
-    let us = std::process::id();
-    let comm = fs::read_to_string(format!("/proc/{us}/comm")).unwrap();
-    let by_us =
-        format!("listen on tcp 127.0.0.1:{port}: address already in use by process {us} ({})", comm.trim());
+    // Not we: what other tests start has for a moment, between fork and exec, all that is open here.
+    let script = "import socket, sys\ns = socket.create_server(('127.0.0.1', 0))\n\
+                  print(s.getsockname()[1], flush=True)\nsys.stdin.read()";
+    let mut stranger = Command::new("python3");
+    stranger.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut stranger = stranger.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port: u16 = line.trim().parse().unwrap();
+    let pid = stranger.id();
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    let by_stranger =
+        format!("listen on tcp 127.0.0.1:{port}: address already in use by process {pid} ({})", comm.trim());
     let server = |port: u16| {
         format!(
             "require('fs').appendFileSync('starts', 'x');
@@ -708,9 +716,10 @@ fn p17_who_has_a_port_is_told_and_an_app_that_cannot_have_it_is_given_up() {
             let home = Home::contained(way);
             home.file("app.js", &server(port));
             let ran = start(&home, "app", &fields);
-            given_up(&home, 0, &by_us);
+            given_up(&home, 0, &by_stranger);
             if fields["exec_mode"] == "cluster" {
-                assert!(ran.failed().err.contains(&by_us), "{way}, {fields}");
+                let ran = ran.failed();
+                assert!(ran.err.contains(&by_stranger), "{way}, {fields}: {by_stranger}: {ran:?}");
             }
         }
         // Of any other program its own words are shown.
@@ -739,6 +748,8 @@ fn p17_who_has_a_port_is_told_and_an_app_that_cannot_have_it_is_given_up() {
         let last = || detail(&home, 2)["exits"].as_array().unwrap().last().unwrap()["text"].clone();
         wait_until("its end", || last() == "killed by SIGKILL");
     }
+    drop(stranger.stdin.take());
+    stranger.wait().unwrap();
 }
 
 #[test]
