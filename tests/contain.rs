@@ -406,7 +406,10 @@ fn who_is_in_a_group_that_an_app_made_itself_counts_and_ends_with_it() {
     let child = pids(&home, "pids")[0];
     let processes = || detail(&home)["processes"].as_u64().unwrap();
     wait_until("both to be seen", || processes() == 2);
-    let Some(group) = groups(child).iter().find_map(|group| directory_of(group)) else { return };
+    let Some(group) = groups(child).iter().find_map(|group| directory_of(group)) else {
+        eprintln!("\n!!! SKIPPED: pmx can make no control groups here; groups below them are NOT tested\n");
+        return;
+    };
     fs::create_dir(group.join("inner")).unwrap();
     fs::write(group.join("inner/cgroup.procs"), child.to_string()).unwrap();
     assert_eq!(processes(), 2);

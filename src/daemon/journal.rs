@@ -56,10 +56,8 @@ impl Journal {
     /// # Errors
     /// There is no memory for it; or an earlier one is in that directory and can neither be used nor removed.
     pub fn create(board: &'static Board, directory: Option<&Path>) -> io::Result<Journal> {
-        let files = match directory.map(open) {
-            Some(Ok(files)) => files,
-            Some(Err(error)) => {
-                let directory = directory.unwrap_or(Path::new(""));
+        let files = match directory {
+            Some(directory) => open(directory).or_else(|error| {
                 // A later daemon would believe it, and it would be old.
                 for path in FILES.map(|name| directory.join(name)) {
                     match std::fs::remove_file(&path) {
@@ -69,8 +67,8 @@ impl Journal {
                 }
                 let reason = crate::sys::reason(&error);
                 log::warn!("open files in {}: {reason}; the journal is in memory", directory.display());
-                in_memory()?
-            }
+                in_memory()
+            })?,
             None => in_memory()?,
         };
         board.set_fd(Slot::JournalA, files[0].as_raw_fd());
