@@ -134,6 +134,7 @@ fn namespaces() -> Option<PathBuf> {
 fn inits(setup: &Setup) -> Vec<Row> {
     let all = [
         ("pmx runtime", Some(PathBuf::from(PMX)), vec!["runtime"], true),
+        ("pmx runtime, static", of_static_build(), vec!["runtime"], true),
         ("tini", find("tini"), vec!["--"], false),
         ("dumb-init", find("dumb-init"), vec!["--"], false),
         ("catatonit", find("catatonit"), vec!["--"], false),
@@ -168,6 +169,14 @@ fn inits(setup: &Setup) -> Vec<Row> {
         });
     }
     rows
+}
+
+/// What `cargo static` built beside the one that is measured, as it is put into images.
+fn of_static_build() -> Option<PathBuf> {
+    let (profile, name) = (Path::new(PMX).parent()?, Path::new(PMX).file_name()?);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let path = profile.parent()?.join(target).join(profile.file_name()?).join(name);
+    path.exists().then_some(path)
 }
 
 /// A pid namespace with its init. Both end with their owner.
