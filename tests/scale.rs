@@ -32,14 +32,14 @@ fn zombies(daemon: i32) -> usize {
 fn p01_a_thousand_die_at_once_and_every_end_is_known() {
     for way in WAYS {
         let home = Home::contained(way);
-        home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
-        home.file(
-            "apps.json",
-            &format!(r#"{{ "script": "app.sh", "instances": {COUNT}, "exec_mode": "fork", "autorestart": false, "merge_logs": true }}"#),
-        );
+        let apps = serde_json::json!({
+            "name": "app", "script": "/bin/sleep", "args": ["1000"], "instances": COUNT, "exec_mode": "fork",
+            "autorestart": false, "merge_logs": true,
+        });
+        home.file("apps.json", &apps.to_string());
         // What the first child brings about stays.
-        home.pmx(&["start", "app.sh"]).ok();
-        home.pmx(&["delete", "app"]).ok();
+        home.pmx(&["start", "/bin/sleep", "--", "1000"]).ok();
+        home.pmx(&["delete", "sleep"]).ok();
         let daemon = home.daemon_pid().unwrap();
         let open = idle_fds(&home);
         let mut kept = Vec::new();
@@ -83,8 +83,8 @@ fn p01_hundreds_die_at_once_and_all_are_back() {
     const MANY: usize = 400;
     for way in WAYS {
         let home = Home::contained(way);
-        home.file("app.sh", "#!/bin/sh\nexec sleep 1000\n");
-        home.pmx(&["start", "app.sh", "-x", "-i", &MANY.to_string(), "--merge-logs"]).ok();
+        let many = MANY.to_string();
+        home.pmx(&["start", "/bin/sleep", "-x", "-i", &many, "--merge-logs", "--", "1000"]).ok();
         let before = pids(&home);
         assert_eq!(before.len(), MANY);
         let began = Instant::now();
