@@ -260,7 +260,7 @@ fn p06_no_stranger_is_signalled_whose_number_was_a_childs() {
     }
     let strangers = "import os, sys
 bad = 0
-for n in range(10000):
+for n in range(4000):
     pid = os.posix_spawn('/bin/true', ['true'], {})
     if os.waitpid(pid, 0)[1] != 0: bad += 1
 open('strangers', 'w').write(str(bad))

@@ -187,7 +187,7 @@ fn a_program_that_fails_says_where_and_nothing_is_started() {
 #[test]
 fn a_program_that_never_ends_is_ended() {
     let home = Home::new();
-    home.file("a.config.js", "for (;;);");
+    home.file("a.config.js", "for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);");
     let said = home.pmx(&["start", "a.config.js"]).failed();
     assert!(said.err.contains("took longer than 10 s"), "{}", said.err);
 }

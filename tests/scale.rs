@@ -92,6 +92,8 @@ fn p01_hundreds_die_at_once_and_all_are_back() {
             signal(pid, libc::SIGKILL);
         }
         wait_until("all to be back", || {
+            // Each look at hundreds takes the daemon's time.
+            std::thread::sleep(Duration::from_millis(500));
             let list = home.list();
             let is_back = |process: &Value| {
                 process["pm2_env"]["status"] == "online" && process["pm2_env"]["restart_time"] == 1

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pmx::app::health::OnFail;
 use pmx::app::{
@@ -834,7 +835,16 @@ fn from_env(name: &str, default: u64) -> u64 {
 fn p13_invariants_hold_over_many_seeds() {
     let first = from_env("PMX_SIM_SEED", 1);
     let count = from_env("PMX_SIM_SEEDS", SEEDS);
-    for seed in first..first + count {
-        World::new(seed).run(STEPS_PER_SEED);
-    }
+    let seeds = first..first + count;
+    let next = AtomicU64::new(seeds.start);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let mine = || Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed < seeds.end);
+                while let Some(seed) = mine() {
+                    World::new(seed).run(STEPS_PER_SEED);
+                }
+            });
+        }
+    });
 }

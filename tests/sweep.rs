@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::probe::{self, Client};
-use crate::support::{DEADLINE, Home, Ran, finish, is_alive, signal, wait_for, wait_until};
+use crate::support::{DEADLINE, Home, Ran, finish, is_alive, pause, signal, wait_for, wait_until};
 use calls::{Trace, errors};
 
 /// Days that are lived at a time, beside other tests, and alone: most of one is waiting.
@@ -209,8 +209,8 @@ impl Day {
     fn settles(&mut self, what: &str, is_right: impl Fn(&[Value]) -> bool) {
         let mut seen = String::new();
         for patience in [PATIENCE, DEADLINE] {
-            let until = Instant::now() + patience;
-            while Instant::now() < until {
+            let began = Instant::now();
+            while began.elapsed() < patience {
                 let ran = self.ask(&["jlist"]);
                 let list: Vec<Value> = serde_json::from_str(&ran.out).unwrap_or_default();
                 let living = self.living(&pids(&list));
@@ -218,7 +218,7 @@ impl Day {
                     return;
                 }
                 seen = format!("{:?}, listed {:?}, living {living:?}", statuses(&list), pids(&list));
-                std::thread::sleep(Duration::from_millis(5));
+                pause(began.elapsed());
             }
             self.end_trace();
         }

@@ -23,17 +23,24 @@ use serde_json::Value;
 /// How long anything may take before a test gives up on it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Waits until `look` finds something, looking every few milliseconds.
+/// Waits until `look` finds something, looking every few milliseconds: the longer it has waited, the fewer others are
+/// disturbed.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + DEADLINE;
+    let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < until, "waited {DEADLINE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        let waited = began.elapsed();
+        assert!(waited < DEADLINE, "waited {DEADLINE:?} for {what}");
+        pause(waited);
     }
+}
+
+/// Between two looks at something that has been waited for so long.
+pub fn pause(waited: Duration) {
+    std::thread::sleep((waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(40)));
 }
 
 /// Waits until `look` is true.
@@ -273,16 +280,16 @@ pub fn finish(mut child: Child) -> Ran {
     };
     let out = read(out.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
     let err = read(err.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let until = Instant::now() + Duration::from_secs(120);
+    let began = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if Instant::now() > until {
+        if began.elapsed() > Duration::from_secs(120) {
             let _ = child.kill();
             panic!("a command did not end within two minutes");
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep((began.elapsed() / 20).clamp(Duration::from_millis(1), Duration::from_millis(10)));
     };
     let code = std::os::unix::process::ExitStatusExt::signal(&status)
         .map_or(status.code().unwrap_or(-1), |s| 128 + s);
