@@ -223,7 +223,7 @@ impl Row {
             // As early as possible: the signal after a millisecond counts from here. The kernel shows the
             // arguments when an exec is complete; before that, no program can have seen to its signals.
             let child = children(unshare.id()).first().copied();
-            if let Some(init) = child.filter(|init| runs(*init, &self.argv[0])) {
+            if let Some(init) = child.filter(|init| executes(*init, &self.argv[0])) {
                 break init;
             }
             if began.elapsed() > END_LIMIT || !matches!(unshare.try_wait(), Ok(None)) {
@@ -375,7 +375,7 @@ impl Drop for Container {
 
 /// Whether a process executes this file: as its program, or as a script after the name of its interpreter. `unshare` has
 /// more words before it.
-fn runs(pid: u32, file: &str) -> bool {
+fn executes(pid: u32, file: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).take(2).any(|word| word == file.as_bytes())
 }

@@ -1,6 +1,7 @@
 //! Looking at a daemon from outside: its /proc entries, and its socket without a client in between.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -95,6 +96,14 @@ pub fn is_root() -> bool {
 pub struct Client {
     pub stream: UnixStream,
     reader: BufReader<UnixStream>,
+}
+
+impl Drop for Client {
+    /// Who is forked off by another test has a copy of this connection until it executes its program: a close would
+    /// be heard of only then.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }
 
 impl Client {
