@@ -552,7 +552,8 @@ fn log_lines_are_shown_as_they_are_written() {
     let web = Web::start(&home);
     home.file("say.sh", "echo one; echo two >&2; while read line; do echo \"heard $line\"; done\n");
     home.pmx(&["start", "say.sh", "--name", "say", "--stdin", "pipe"]).ok();
-    wait_until("its first words", || home.log("say-out-1.log").contains("one"));
+    let has_said = |stream: &str, word| home.log(&format!("say-{stream}-1.log")).contains(word);
+    wait_until("its first words", || has_said("out", "one") && has_said("error", "two"));
     let (status, told) = web.api("GET", "/processes/say/logs?lines=5", "");
     let lines = &told["lines"];
     assert_eq!((&told["complete"], &told["faults"]), (&json!(true), &json!([])), "{told}");

@@ -40,7 +40,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Between two looks at something that has been waited for so long.
 pub fn pause(waited: Duration) {
-    std::thread::sleep((waited / 20).clamp(Duration::from_millis(1), Duration::from_millis(40)));
+    std::thread::sleep((waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(40)));
 }
 
 /// Waits until `look` is true.
@@ -285,12 +285,11 @@ pub fn finish(mut child: Child) -> Ran {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        let waited = began.elapsed();
-        if waited > Duration::from_secs(120) {
+        if began.elapsed() > Duration::from_secs(120) {
             let _ = child.kill();
             panic!("a command did not end within two minutes");
         }
-        pause(waited);
+        std::thread::sleep((began.elapsed() / 20).clamp(Duration::from_millis(1), Duration::from_millis(10)));
     };
     let code = std::os::unix::process::ExitStatusExt::signal(&status)
         .map_or(status.code().unwrap_or(-1), |s| 128 + s);
